@@ -1,0 +1,131 @@
+package profile
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Board is a kind of machine: a processor, a way to boot, and the drivers that come with it.
+type Board struct {
+	// Name is the base name of the file without its extension.
+	Name string `yaml:"-"`
+	// Title is for people: what machines these are.
+	Title string `yaml:"title"`
+	// Architecture is the processor, by Debian's name: amd64, arm64 or armhf.
+	Architecture string `yaml:"architecture"`
+	// BootLoader is the kind of boot loader: systemd-boot.
+	BootLoader string `yaml:"bootLoader"`
+	Disk       Disk   `yaml:"disk"`
+	Kernel     Kernel `yaml:"kernel"`
+	// CommandLine is what the kernel command line has on this board only, such as consoles.
+	CommandLine []string `yaml:"commandLine,omitempty"`
+	// Packages are Debian packages that this board needs beyond the profile's: boot loader, firmware.
+	Packages []Package `yaml:"packages,omitempty"`
+	// KernelConfig lists kernel configuration fragments, relative to the repository.
+	KernelConfig []string `yaml:"kernelConfig,omitempty"`
+}
+
+// Disk is the layout of a board's disk.
+type Disk struct {
+	Position
+	// Table is gpt or mbr.
+	Table string `yaml:"table"`
+	// Boot, Root and MinimumData are sizes, such as 512MiB: of the partition that the firmware reads, of each of the two
+	// root partitions, and of the smallest data partition that a device accepts.
+	Boot        Size `yaml:"boot"`
+	Root        Size `yaml:"root"`
+	MinimumData Size `yaml:"minimumData"`
+}
+
+// Kernel names a board's kernel.
+type Kernel struct {
+	Position
+	// Package is the Debian package of the kernel. A package that only depends on the newest kernel, such as
+	// linux-image-amd64, is followed when the lock is written.
+	Package string `yaml:"package"`
+	Reason  string `yaml:"reason"`
+}
+
+// A Size is a number of bytes, written with a binary unit: 512MiB, 1GiB.
+type Size int64
+
+var sizePattern = regexp.MustCompile(`^([1-9]\d{0,6})(KiB|MiB|GiB)$`)
+
+// UnmarshalText reads a size with its unit; there is no default unit to guess wrong.
+func (s *Size) UnmarshalText(text []byte) error {
+	m := sizePattern.FindStringSubmatch(string(text))
+	if m == nil {
+		return fmt.Errorf("size %q is not a whole number with a unit KiB, MiB or GiB, such as 512MiB", text)
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil {
+		return fmt.Errorf("size %q: %w", text, err)
+	}
+	*s = Size(n << map[string]int{"KiB": 10, "MiB": 20, "GiB": 30}[m[2]])
+	return nil
+}
+
+// Architectures are the processors that boards may have, in Debian's words.
+var Architectures = []string{"amd64", "arm64", "armhf"}
+
+// BootLoaders are the kinds of boot loader that the builder can install.
+var BootLoaders = []string{"systemd-boot"}
+
+// ReadBoard reads the board at file.
+func ReadBoard(file string) (*Board, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read board: %w", err)
+	}
+	b := &Board{}
+	if err := decode(file, data, b); err != nil {
+		return nil, err
+	}
+	b.Name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	return b, b.validate(file)
+}
+
+func (b *Board) validate(file string) error {
+	m := &mistakes{file: file}
+	top := Position{Line: 1, Column: 1}
+	if b.Title == "" {
+		m.add(top, "title is missing: say in a few words what machines these are")
+	}
+	m.oneOf(top, "architecture", b.Architecture, Architectures)
+	m.oneOf(top, "bootLoader", b.BootLoader, BootLoaders)
+	m.oneOf(b.Disk.Position, "disk table", b.Disk.Table, []string{"gpt", "mbr"})
+	const unit = 1 << 20
+	for _, s := range []struct {
+		name string
+		size Size
+	}{{"boot", b.Disk.Boot}, {"root", b.Disk.Root}, {"minimumData", b.Disk.MinimumData}} {
+		if s.size == 0 || s.size%unit != 0 {
+			m.add(b.Disk.Position, "disk size %s must be a multiple of 1MiB: partitions are aligned to it", s.name)
+		}
+	}
+	if !debianName.MatchString(b.Kernel.Package) {
+		m.add(b.Kernel.Position, "kernel package %q is not the name of a Debian package", b.Kernel.Package)
+	}
+	m.needs(b.Kernel.Position, "kernel", b.Kernel.Package, b.Kernel.Reason)
+	for _, a := range b.CommandLine {
+		if a == "" || strings.ContainsAny(a, " \t\n") {
+			m.add(top, "kernel argument %q must be one word; list each argument on its own", a)
+		}
+	}
+	for _, name := range b.KernelConfig {
+		m.relative(top, name)
+	}
+	validatePackages(m, b.Packages)
+	return m.err()
+}
+
+func (m *mistakes) oneOf(at Position, what, value string, allowed []string) {
+	if !slices.Contains(allowed, value) {
+		m.add(at, "%s %q is not known; allowed here: %s", what, value, strings.Join(allowed, ", "))
+	}
+}

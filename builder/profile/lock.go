@@ -1,0 +1,141 @@
+package profile
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"go.yaml.in/yaml/v4"
+)
+
+// A Lock pins every Debian package that an image is made of, by digest. It is written by `skerry lock --update` and
+// kept under version control; two people with the same lock build the same image.
+type Lock struct {
+	Archive Archive `yaml:"archive"`
+	// Packages are sorted by name, then architecture.
+	Packages []LockedPackage `yaml:"packages"`
+}
+
+// An Archive is the state of a Debian archive that the packages were taken from.
+type Archive struct {
+	// Suite is the code name of the release, such as trixie.
+	Suite string `yaml:"suite"`
+	// Components of the suite that packages may come from.
+	Components []string `yaml:"components"`
+	// Date is the Date field of the signed InRelease file, in RFC 3339 and UTC.
+	Date string `yaml:"date"`
+	// InRelease is the SHA-256 of that file, in hexadecimal.
+	InRelease string `yaml:"inRelease"`
+}
+
+// A LockedPackage is one package with its digest.
+type LockedPackage struct {
+	Position     `yaml:"-"`
+	Name         string `yaml:"name"`
+	Version      string `yaml:"version"`
+	Architecture string `yaml:"architecture"`
+	// Path is the package's path below the archive's root, pool/...
+	Path   string `yaml:"path"`
+	SHA256 string `yaml:"sha256"`
+	// Size is in bytes.
+	Size int64 `yaml:"size"`
+	// For is the package that a board names when that one only depends on this one (linux-image-amd64).
+	For string `yaml:"for,omitempty"`
+}
+
+// Time is the archive's date.
+func (a Archive) Time() (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, a.Date)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("archive date %q is not in RFC 3339", a.Date)
+	}
+	return t.UTC(), nil
+}
+
+// Package returns the locked package that answers to name on a Debian architecture, or nil.
+func (l *Lock) Package(name, architecture string) *LockedPackage {
+	for i := range l.Packages {
+		p := &l.Packages[i]
+		if (p.Name == name || p.For == name) && (p.Architecture == architecture || p.Architecture == "all") {
+			return p
+		}
+	}
+	return nil
+}
+
+// ReadLock reads a lock file.
+func ReadLock(file string) (*Lock, error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read lock %s: the file does not exist; write it with: skerry lock --update", file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read lock: %w", err)
+	}
+	l := &Lock{}
+	if err := decode(file, data, l); err != nil {
+		return nil, err
+	}
+	return l, l.validate(file)
+}
+
+func (l *Lock) validate(file string) error {
+	m := &mistakes{file: file}
+	top := Position{Line: 1, Column: 1}
+	if l.Archive.Suite == "" || len(l.Archive.Components) == 0 {
+		m.add(top, "archive has no suite or no components")
+	}
+	if _, err := l.Archive.Time(); err != nil {
+		m.add(top, "%v", err)
+	}
+	for _, p := range l.Packages {
+		if raw, err := hex.DecodeString(p.SHA256); err != nil || len(raw) != 32 || strings.ToLower(p.SHA256) != p.SHA256 {
+			m.add(p.Position, "package %s: sha256 %q is not 64 lower-case hexadecimal digits", p.Name, p.SHA256)
+		}
+		if !strings.HasPrefix(p.Path, "pool/") || path.Clean(p.Path) != p.Path {
+			m.add(p.Position, "package %s: path %q is not a clean path below pool/", p.Name, p.Path)
+		}
+		if p.Name == "" || p.Version == "" || p.Architecture == "" || p.Size <= 0 {
+			m.add(p.Position, "package %q needs name, version, architecture and size", p.Name)
+		}
+	}
+	return m.err()
+}
+
+// Bytes is the lock as it is written to a file: sorted, one value on a line, so that a change reads well in a diff.
+func (l *Lock) Bytes() ([]byte, error) {
+	sorted := *l
+	sorted.Packages = slices.Clone(l.Packages)
+	slices.SortFunc(sorted.Packages, func(a, b LockedPackage) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Architecture, b.Architecture))
+	})
+	body, err := yaml.Dump(&sorted, yaml.WithIndent(2))
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode lock: %w", err)
+	}
+	var b bytes.Buffer
+	b.WriteString("# Every Debian package that images are made of. Written by: skerry lock --update. Not edited by hand.\n")
+	b.Write(body)
+	return b.Bytes(), nil
+}
+
+// Write replaces the lock at file in one step.
+func (l *Lock) Write(file string) error {
+	data, err := l.Bytes()
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(file, data, 0o644); err != nil {
+		return fmt.Errorf("cannot write lock %s: %w", file, err)
+	}
+	return nil
+}
