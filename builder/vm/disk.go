@@ -1,0 +1,84 @@
+package vm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// CopyDisk makes a disk of size bytes (a multiple of 512) at destination that begins with the image, as flashing does. Zeros take no
+// space. The destination must not exist; after an error it does not.
+func CopyDisk(image, destination string, size int64) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cannot make a disk from %s: %w", image, err)
+		}
+	}()
+	in, err := os.Open(image)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	if size < info.Size() {
+		return fmt.Errorf("a disk of %s is smaller than the image, which needs %s; give a larger --disk-size", Bytes(size), Bytes(info.Size()))
+	}
+	if size%512 != 0 {
+		return fmt.Errorf("a disk cannot have %d bytes: its size is a multiple of 512", size)
+	}
+	out, err := os.OpenFile(destination, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, out.Close())
+		if err != nil {
+			os.Remove(destination)
+		}
+	}()
+	if err := copySparse(out, in); err != nil {
+		return err
+	}
+	return out.Truncate(size)
+}
+
+// copySparse copies what is not zero. Holes read as zeros at the speed of memory, so it needs no system call to find them.
+func copySparse(out *os.File, in io.Reader) error {
+	const block = 256 << 10
+	buffer, zeros := make([]byte, block), make([]byte, block)
+	for offset := int64(0); ; {
+		n, err := io.ReadFull(in, buffer)
+		if n > 0 && !bytes.Equal(buffer[:n], zeros[:n]) {
+			if _, err := out.WriteAt(buffer[:n], offset); err != nil {
+				return err
+			}
+		}
+		offset += int64(n)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Bytes writes a number of bytes for people, in binary units: "4 GiB", "1.5 MiB", "512 B".
+func Bytes(n int64) string {
+	unit, value := "B", float64(n)
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value < 1024 {
+			break
+		}
+		unit, value = next, value/1024
+	}
+	if value == float64(int64(value)) {
+		return fmt.Sprintf("%d %s", int64(value), unit)
+	}
+	return fmt.Sprintf("%.1f %s", value, unit)
+}

@@ -1,0 +1,195 @@
+package vm
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// HostPort is the name of the virtio-serial port over which the device API reaches the workstation
+// (/sys/class/virtio-ports/*/name in the guest).
+const HostPort = "org.skerry.host.0"
+
+// A machine is what one architecture's virtual machine has of its own on QEMU's command line. Everything that is not
+// here is the same on all of them.
+type machine struct {
+	// program is the emulator's name, without a folder.
+	program string
+	// qemuArch is the architecture in QEMU's own words, as in its firmware descriptors.
+	qemuArch string
+	// typ is the argument of -machine; firmwareMachine is how firmware descriptors write it.
+	typ, firmwareMachine string
+	// emulated and native are the arguments of -cpu without and with the workstation's own processor.
+	emulated, native string
+	// console is the serial line in the words of the guest's kernel.
+	console string
+	// extra are further arguments, each with the reason beside it.
+	extra []string
+}
+
+// machines has the architectures that images can be booted for, by GOARCH.
+var machines = map[string]machine{
+	"amd64": {
+		program:         "qemu-system-x86_64",
+		qemuArch:        "x86_64",
+		typ:             "q35",
+		firmwareMachine: "pc-q35-*",
+		emulated:        "max",
+		native:          "host",
+		console:         "ttyS0",
+		// q35 has the chip set's own watchdog, wired so that it does nothing; let it reset the machine, as on a board.
+		extra: []string{"-global", "ICH9-LPC.noreboot=off"},
+	},
+}
+
+// A Forward makes a TCP port of the guest reachable on the workstation's loopback address.
+type Forward struct{ Host, Guest int }
+
+// A Kernel is booted directly, without firmware and boot loader: for benchmarks, and for the probe of accelerators.
+type Kernel struct {
+	// Image and Initrd are files; Initrd may be empty.
+	Image, Initrd string
+	CommandLine   string
+}
+
+// A Config describes one virtual machine. [Config.Command] turns it into QEMU's command line.
+type Config struct {
+	// Architecture is the guest's, in Go's words (GOARCH).
+	Architecture string
+	// Program is the emulator; empty means the architecture's usual one, found on PATH.
+	Program     string
+	Accelerator Accelerator
+	MemoryMiB   int
+	CPUs        int
+	// Disk is a raw disk image, which the guest writes to; empty means no disk.
+	Disk string
+	// Volatile says that nobody needs the disk after a crash of the *workstation*: the guest's flushes then end in the
+	// workstation's page cache. A guest that dies, or a QEMU that is killed, loses exactly as much as without it.
+	Volatile bool
+	// Firmware is the UEFI firmware, with a copy of the variables that belongs to this machine; unused with Kernel.
+	Firmware Firmware
+	// Kernel, if set, is booted directly.
+	Kernel *Kernel
+	// Arguments are added to the kernel's command line.
+	Arguments []string
+	Forwards  []Forward
+	// Sockets is the folder of the control sockets. Its path must be short: the operating system allows about 100 bytes
+	// for a socket's path.
+	Sockets string
+}
+
+func (c Config) monitorSocket() string { return filepath.Join(c.Sockets, "monitor") }
+func (c Config) deviceSocket() string  { return filepath.Join(c.Sockets, "device") }
+
+// Command is QEMU's command line for the machine, the program first. It depends on nothing but the configuration.
+func (c Config) Command() ([]string, error) {
+	m, ok := machines[c.Architecture]
+	if !ok {
+		return nil, fmt.Errorf("cannot start a virtual machine: no machine is known for architecture %q", c.Architecture)
+	}
+	program := c.Program
+	if program == "" {
+		program = m.program
+	}
+	cpu := m.emulated
+	if c.Accelerator.native() {
+		cpu = m.native
+	}
+	args := []string{program,
+		"-name", "skerry", "-nodefaults", "-no-user-config",
+		"-machine", m.typ, "-accel", string(c.Accelerator), "-cpu", cpu,
+		"-smp", strconv.Itoa(c.CPUs), "-m", strconv.Itoa(c.MemoryMiB),
+		"-display", "none", "-vga", "std",
+	}
+	args = append(args, m.extra...)
+	// The serial line is QEMU's own standard input and output: no byte is lost before somebody connects.
+	args = append(args, "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
+	if c.Kernel != nil {
+		args = append(args, c.directBoot()...)
+	} else {
+		args = append(args, c.firmwareBoot()...)
+	}
+	if c.Disk != "" {
+		cache := "writeback"
+		if c.Volatile {
+			cache = "unsafe"
+		}
+		args = append(args,
+			"-drive", "if=none,id=disk,format=raw,discard=unmap,detect-zeroes=unmap,cache="+cache+",file="+escape(c.Disk),
+			"-device", "virtio-blk-pci,drive=disk,bootindex=0")
+	}
+	user := []string{"user", "id=net"}
+	for _, f := range c.Forwards {
+		user = append(user, fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest))
+	}
+	args = append(args,
+		// No option ROM: the firmware has its own driver, and a network boot would only delay the one from disk.
+		"-netdev", strings.Join(user, ","), "-device", "virtio-net-pci,netdev=net,romfile=",
+		"-device", "virtio-rng-pci")
+	if c.Sockets != "" {
+		args = append(args,
+			"-qmp", "unix:"+escape(c.monitorSocket())+",server=on,wait=off",
+			"-device", "virtio-serial-pci",
+			"-chardev", "socket,id=device,server=on,wait=off,path="+escape(c.deviceSocket()),
+			"-device", "virtserialport,id=device,chardev=device,name="+HostPort)
+	}
+	return args, nil
+}
+
+func (c Config) directBoot() []string {
+	args := []string{"-kernel", c.Kernel.Image}
+	if c.Kernel.Initrd != "" {
+		args = append(args, "-initrd", c.Kernel.Initrd)
+	}
+	line := slices.DeleteFunc(append([]string{c.Kernel.CommandLine}, c.Arguments...), func(s string) bool { return s == "" })
+	return append(args, "-append", strings.Join(line, " "))
+}
+
+func (c Config) firmwareBoot() []string {
+	args := []string{
+		"-drive", "if=pflash,format=raw,readonly=on,file=" + escape(c.Firmware.Code),
+		"-drive", "if=pflash,format=raw,file=" + escape(c.Firmware.Variables),
+	}
+	if len(c.Arguments) > 0 {
+		// The UKI's stub appends this SMBIOS type 11 string to the kernel's command line (systemd-stub(7)), so that the image's
+		// bytes stay as they are.
+		args = append(args, "-smbios",
+			"type=11,value=io.systemd.stub.kernel-cmdline-extra="+escape(strings.Join(c.Arguments, " ")))
+	}
+	return args
+}
+
+// escape doubles commas, which otherwise end a value in QEMU's option syntax.
+func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
+
+// Shell writes a command line so that a shell reads the same words.
+func Shell(args []string) string {
+	words := make([]string, len(args))
+	for i, a := range args {
+		if a == "" || strings.ContainsFunc(a, func(r rune) bool {
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,+@%", r)
+		}) {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		words[i] = a
+	}
+	return strings.Join(words, " ")
+}
+
+// FreePort returns a TCP port of the loopback address that nobody listens on: preferred if it is free (0: no
+// preference), or another. Somebody else may take it before QEMU does; QEMU then refuses to start and says so.
+func FreePort(preferred int) (int, error) {
+	for _, port := range []int{preferred, 0} {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().(*net.TCPAddr).Port, nil
+	}
+	return 0, fmt.Errorf("cannot find a free TCP port on 127.0.0.1 (on %s)", runtime.GOOS)
+}
