@@ -1,0 +1,199 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/modfile"
+
+	"github.com/skerryos/skerry/builder/fetch"
+	"github.com/skerryos/skerry/builder/kernelconfig"
+	"github.com/skerryos/skerry/builder/plan"
+	"github.com/skerryos/skerry/builder/profile"
+)
+
+// modulePath is the Go module that a folder must hold to be a Skerry repository.
+const modulePath = "github.com/skerryos/skerry"
+
+// inputs are the flags of every command that needs a plan.
+type inputs struct {
+	profile  string
+	board    string
+	userData string
+	mirror   string
+}
+
+// register adds the flags that choose what to plan, and the mirror.
+func (in *inputs) register(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVarP(&in.profile, "profile", "p", "default", "profile: a name in profiles/, or a file")
+	f.StringVarP(&in.board, "board", "b", "x86-64", "board: a name in boards/, or a file")
+	f.StringVar(&in.userData, "config", "", "#cloud-config file to bake into the image")
+	in.registerMirror(c)
+	complete := func(kind string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			root, err := repository()
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return names(root, kind), cobra.ShellCompDirectiveDefault
+		}
+	}
+	// Registering fails only for a flag that does not exist; the test of the command line runs through here.
+	_ = c.RegisterFlagCompletionFunc("profile", complete("profiles"))
+	_ = c.RegisterFlagCompletionFunc("board", complete("boards"))
+}
+
+func (in *inputs) registerMirror(c *cobra.Command) {
+	c.Flags().StringVar(&in.mirror, "mirror", "", "mirror of the Debian archive (default: $"+fetch.MirrorVariable+", then this host's own, then snapshot.debian.org)")
+}
+
+// resolve reads the inputs from the repository at root and makes the plan.
+func (in *inputs) resolve(root string) (*plan.Plan, error) {
+	p, b, err := in.read(root)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := profile.ReadLock(lockFile(root))
+	if err != nil {
+		return nil, err
+	}
+	fragments := map[string][]plan.Option{}
+	for _, name := range slices.Concat(p.KernelConfig, b.KernelConfig) {
+		if fragments[name], err = readFragment(root, name); err != nil {
+			return nil, err
+		}
+	}
+	userData, err := in.readUserData(root, p)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Resolve(plan.Input{Profile: p, Board: b, Lock: lock, Module: modulePath, Fragments: fragments, UserData: userData})
+}
+
+// read finds and reads profile and board.
+func (in *inputs) read(root string) (*profile.Profile, *profile.Board, error) {
+	profileFile, err := find(root, "profiles", "profile", in.profile)
+	if err != nil {
+		return nil, nil, err
+	}
+	boardFile, err := find(root, "boards", "board", in.board)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := profile.ReadProfile(profileFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := profile.ReadBoard(boardFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, b, nil
+}
+
+// readUserData returns the configuration to bake in: that of the command line, else that of the profile, else none.
+func (in *inputs) readUserData(root string, p *profile.Profile) (string, error) {
+	name := in.userData
+	if name == "" && p.UserData != "" {
+		name = filepath.Join(root, filepath.FromSlash(p.UserData))
+	}
+	if name == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the configuration to bake in: %w", err)
+	}
+	return string(data), nil
+}
+
+func readFragment(root, name string) ([]plan.Option, error) {
+	data, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read kernel configuration fragment: %w", err)
+	}
+	return kernelconfig.Parse(name, data)
+}
+
+// cache is the user's cache, with mirrors that fit the lock's date.
+func (in *inputs) cache(locked time.Time) (*fetch.Cache, error) {
+	dir, err := fetch.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
+	mirrors, err := fetch.Mirrors(in.mirror, os.Getenv, "/etc/apt", locked)
+	if err != nil {
+		return nil, err
+	}
+	return &fetch.Cache{Dir: dir, Mirrors: mirrors}, nil
+}
+
+// repository is the folder of the Skerry repository that the working directory is in.
+func repository() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("cannot find the repository: %w", err)
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		data, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && modfile.ModulePath(data) == modulePath {
+			return dir, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("cannot find the repository: %w", err)
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("cannot find the repository: neither %s nor a folder above it has the go.mod of %s; change into a checkout of it", start, modulePath)
+		}
+	}
+}
+
+func lockFile(root string) string { return filepath.Join(root, "skerry.lock") }
+
+// find turns what a person typed into a file: a path if it looks like one, else a name in a folder of the repository.
+func find(root, dir, what, given string) (string, error) {
+	if strings.ContainsRune(given, filepath.Separator) || filepath.Ext(given) == ".yaml" {
+		return given, nil
+	}
+	file := filepath.Join(root, dir, given+".yaml")
+	if _, err := os.Stat(file); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("cannot read %s: %w", what, err)
+		}
+		return "", fmt.Errorf("unknown %s %q; there are: %s (or name a file: ./my.yaml)", what, given, strings.Join(names(root, dir), ", "))
+	}
+	return short(file), nil
+}
+
+// names lists the YAML files in a folder of the repository without their extension.
+func names(root, dir string) []string {
+	files, err := filepath.Glob(filepath.Join(root, dir, "*.yaml"))
+	if err != nil {
+		return nil // only for a malformed pattern: a repository in a folder with a bracket in its name has no completion
+	}
+	for i, f := range files {
+		files[i] = strings.TrimSuffix(filepath.Base(f), ".yaml")
+	}
+	return files
+}
+
+// short is the file's path as a person in the working directory would write it, for messages.
+func short(file string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return file
+	}
+	rel, err := filepath.Rel(wd, file)
+	if err != nil || strings.HasPrefix(rel, ".."+string(filepath.Separator)+"..") {
+		return file
+	}
+	return rel
+}

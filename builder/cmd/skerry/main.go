@@ -1,0 +1,29 @@
+// Skerry builds, flashes, runs and manages images of Skerry, an operating system whose only purpose is to be a
+// Kubernetes node.
+//
+// It reads the repository that the working directory is in: profiles, boards, kernel configuration fragments and
+// skerry.lock. It needs no other program than the Go toolchain, and no privileges. Fetched packages are kept in the
+// user's cache folder ($XDG_CACHE_HOME/skerry).
+//
+// Environment: SKERRY_MIRROR names a mirror of the Debian archive, XDG_CACHE_HOME moves the cache, NO_COLOR and CI turn
+// off progress bars.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	// A first interrupt ends the command cleanly: what was downloaded is kept, no output is left half-written. A second
+	// one ends it at once, because stop() brings the default back.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "skerry:", err)
+		os.Exit(1)
+	}
+}
