@@ -18,6 +18,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	c.AddCommand(
+		buildCommand(),
 		planCommand(),
 		lockCommand(),
 		explainCommand(),

@@ -1,0 +1,62 @@
+// Package artifact carries out a [plan.Plan] up to the point where only a disk is missing: it makes the programs,
+// the trimmed kernel modules, the initramfs, the container images and the root file system with its verity tree.
+//
+// Every artefact is a pure function of its inputs. It is kept in a [Store] under the digest of those inputs,
+// verified when it is read, and made anew when it is missing or damaged, so an interrupted or spoilt cache costs
+// time and never correctness. Nothing here needs root, a mount or a tool other than Go.
+package artifact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/skerryos/skerry/builder/plan"
+	"github.com/skerryos/skerry/builder/progress"
+)
+
+// Packages gives the local path of a locked package, verified against its SHA-256. It belongs to the caller,
+// who decides about mirrors and caches.
+type Packages interface {
+	Package(ctx context.Context, p plan.Package) (string, error)
+}
+
+// A Builder makes the artefacts of one plan. The fields are set before the first call and not changed after it.
+type Builder struct {
+	// Source is the folder of this repository: programs are built in it, overlays are read from it.
+	Source string
+	// Store keeps what is made.
+	Store *Store
+	// Packages fetches Debian packages.
+	Packages Packages
+	// Progress is told what is being done.
+	Progress progress.Reporter
+
+	unpacked map[string]*Unpacked
+	programs map[string]Content
+	index    *ModuleIndex
+}
+
+// check reports a builder that was put together wrongly.
+func (b *Builder) check() error {
+	switch {
+	case b.Source == "":
+		return errors.New("artifact builder has no source folder")
+	case b.Store == nil:
+		return errors.New("artifact builder has no store")
+	case b.Packages == nil:
+		return errors.New("artifact builder has no packages")
+	case b.Progress == nil:
+		return errors.New("artifact builder has no progress reporter")
+	}
+	return nil
+}
+
+// lockedPackage returns the plan's package of that name.
+func lockedPackage(p *plan.Plan, name, why string) (plan.Package, error) {
+	pkg := p.PackageNamed(name)
+	if pkg == nil {
+		return plan.Package{}, fmt.Errorf("cannot find package %q in the plan of %s: %s needs it; add it to the board or run `skerry lock --update`", name, p.Name, why)
+	}
+	return *pkg, nil
+}

@@ -1,0 +1,204 @@
+package artifact
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"sort"
+	"strings"
+
+	"github.com/skerryos/skerry/builder/fetch"
+	"github.com/skerryos/skerry/builder/plan"
+	"github.com/skerryos/skerry/builder/profile"
+)
+
+// unpackRecipe is part of the key of unpacked packages; raise it when unpack.go makes something else of a package.
+const unpackRecipe = 1
+
+// Unpacked is a Debian package with its compression taken off: the contents of its files one after the other in one
+// file of the store, and where each is.
+type Unpacked struct {
+	Package plan.Package
+	members []member
+	byName  map[string]int
+	data    string
+}
+
+// member is one path of a package.
+type member struct {
+	// Name is the path without leading slash.
+	Name string      `json:"name"`
+	Mode fs.FileMode `json:"mode"`
+	// Target is where a symbolic link points.
+	Target string `json:"target,omitempty"`
+	SHA256 string `json:"sha256,omitempty"`
+	Offset int64  `json:"offset,omitempty"`
+	Bytes  int64  `json:"bytes,omitempty"`
+}
+
+// Origin names the package in messages and in the list of origins.
+func (u *Unpacked) Origin() string { return "package " + u.Package.Name + " " + u.Package.Version }
+
+// Unpack returns the contents of a package.
+func (b *Builder) Unpack(ctx context.Context, p plan.Package) (*Unpacked, error) {
+	if u, ok := b.unpacked[p.SHA256]; ok {
+		return u, nil
+	}
+	key, err := Key("unpack", unpackRecipe, p.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	a, members, err := Make(ctx, b.Store, "package", key, func(ctx context.Context, f *os.File) ([]member, error) {
+		deb, err := b.Packages.Package(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		task := b.Progress.Start("unpack "+p.Name, 0)
+		members, err := unpackDeb(ctx, deb, f, task.Add)
+		task.Done(err)
+		return members, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot unpack package %s %s: %w", p.Name, p.Version, err)
+	}
+	u := &Unpacked{Package: p, members: members, byName: map[string]int{}, data: a.Path}
+	for i, m := range members {
+		u.byName[m.Name] = i
+	}
+	if b.unpacked == nil {
+		b.unpacked = map[string]*Unpacked{}
+	}
+	b.unpacked[p.SHA256] = u
+	return u, nil
+}
+
+func unpackDeb(ctx context.Context, deb string, f io.Writer, add func(int64)) ([]member, error) {
+	var members []member
+	var offset int64
+	seen := map[string]int{}
+	err := fetch.WalkDeb(deb, func(h *tar.Header, r io.Reader) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		m := member{Name: h.Name, Mode: h.FileInfo().Mode()}
+		switch h.Typeflag {
+		case tar.TypeDir:
+		case tar.TypeSymlink:
+			m.Target = h.Linkname
+		case tar.TypeLink:
+			// A second name of an earlier file; dpkg archives have the file first.
+			i, ok := seen[h.Linkname]
+			if !ok {
+				return fmt.Errorf("hard link %s to %s, which is not in the package before it", h.Name, h.Linkname)
+			}
+			m = members[i]
+			m.Name = h.Name
+		case tar.TypeReg:
+			sum := sha256.New()
+			n, err := Copy(ctx, io.MultiWriter(f, sum), r)
+			if err != nil {
+				return fmt.Errorf("%s: %w", h.Name, err)
+			}
+			add(n)
+			m.SHA256, m.Offset, m.Bytes = hex.EncodeToString(sum.Sum(nil)), offset, n
+			offset += n
+		default:
+			return fmt.Errorf("%s is of type %q, which an image cannot carry", h.Name, h.Typeflag)
+		}
+		seen[m.Name] = len(members)
+		members = append(members, m)
+		return nil
+	})
+	sort.Slice(members, func(i, j int) bool { return members[i].Name < members[j].Name })
+	return members, err
+}
+
+// Content returns the content of a file of the package; name has no leading slash.
+func (u *Unpacked) Content(name string) (Content, error) {
+	i, ok := u.byName[name]
+	if !ok || !u.members[i].Mode.IsRegular() {
+		return Content{}, fmt.Errorf("cannot find file %s in %s", name, u.Origin())
+	}
+	return u.content(u.members[i]), nil
+}
+
+func (u *Unpacked) content(m member) Content {
+	return Content{SHA256: m.SHA256, Bytes: m.Bytes, path: u.data, off: m.Offset}
+}
+
+// Names returns the paths of the package's files and links, sorted, without leading slash.
+func (u *Unpacked) Names() []string {
+	var out []string
+	for _, m := range u.members {
+		if !m.Mode.IsDir() {
+			out = append(out, m.Name)
+		}
+	}
+	return out
+}
+
+// Select returns the package's files and links that the patterns name, as entries of a root file system with merged
+// /usr. A pattern that matches nothing is an error: a new version of the package may have moved the file.
+func (u *Unpacked) Select(patterns []string) ([]Entry, error) {
+	var out []Entry
+	taken := map[string]bool{}
+	for _, p := range patterns {
+		matched := false
+		for _, m := range u.members {
+			if m.Mode.IsDir() || !profile.MatchPattern(p, m.Name) {
+				continue
+			}
+			matched = true
+			if taken[m.Name] {
+				continue
+			}
+			taken[m.Name] = true
+			// Only root runs programs on a device, so set-user-ID bits would be a risk without a use.
+			mode := m.Mode &^ (fs.ModeSetuid | fs.ModeSetgid)
+			e := Entry{Path: mergeUsr(m.Name), Mode: mode, Target: m.Target, Origin: u.Origin(), Reason: u.Package.Reason}
+			if m.Mode.IsRegular() {
+				e.Content = u.content(m)
+			}
+			out = append(out, e)
+		}
+		if !matched {
+			return nil, fmt.Errorf("cannot select files of %s: pattern %q matches nothing%s", u.Origin(), p, u.nearest(p))
+		}
+	}
+	return out, nil
+}
+
+// nearest helps with a pattern that matches nothing: the files of that base name, wherever they are.
+func (u *Unpacked) nearest(pattern string) string {
+	var found []string
+	for _, n := range u.Names() {
+		if ok, err := path.Match(path.Base(pattern), path.Base(n)); ok && err == nil {
+			found = append(found, n)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return "; the package has no file of that name"
+	case len(found) > 3:
+		return fmt.Sprintf("; the package has %s and %d more", strings.Join(found[:3], ", "), len(found)-3)
+	}
+	return "; the package has " + strings.Join(found, ", ")
+}
+
+// mergeUsr returns the path that a file of a package has where /bin, /sbin and /lib* are links into /usr.
+func mergeUsr(name string) string {
+	first, rest, _ := strings.Cut(name, "/")
+	switch first {
+	case "bin", "sbin", "lib", "lib32", "lib64", "libx32":
+		if rest != "" {
+			return "/usr/" + name
+		}
+	}
+	return "/" + name
+}
