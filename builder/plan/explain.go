@@ -19,8 +19,10 @@ type Origin struct {
 }
 
 // Explain finds what of the plan puts name, an absolute path of the root file system or the reference of a container
-// image, into the image. What is certain comes first.
+// image, into the image. A path through a link to a folder (/bin/mount) is looked up where it really is. What is certain
+// comes first.
 func (p *Plan) Explain(name string) []Origin {
+	name = p.Real(name)
 	var certain, possible []Origin
 	for _, x := range p.Programs {
 		if x.Path == name {
@@ -55,6 +57,21 @@ func (p *Plan) Explain(name string) []Origin {
 		}
 	}
 	return append(certain, possible...)
+}
+
+// Real is the path that an absolute path leads to when the plan's links to folders are followed; the last element itself
+// is not.
+func (p *Plan) Real(name string) string {
+	for _, l := range p.Links {
+		if rest, ok := strings.CutPrefix(name, l.Path+"/"); ok {
+			target := l.Target
+			if !path.IsAbs(target) {
+				target = path.Join(path.Dir(l.Path), target)
+			}
+			return path.Join(target, rest)
+		}
+	}
+	return name
 }
 
 // explainModule answers for the kernel modules that kernel-config names. Those that they depend on are found out only

@@ -32,7 +32,7 @@ type Board struct {
 
 // Disk is the layout of a board's disk.
 type Disk struct {
-	Position
+	Position `yaml:"-"`
 	// Table is gpt or mbr.
 	Table string `yaml:"table"`
 	// Boot, Root and MinimumData are sizes, such as 512MiB: of the partition that the firmware reads, of each of the two
@@ -44,7 +44,7 @@ type Disk struct {
 
 // Kernel names a board's kernel.
 type Kernel struct {
-	Position
+	Position `yaml:"-"`
 	// Package is the Debian package of the kernel. A package that only depends on the newest kernel, such as
 	// linux-image-amd64, is followed when the lock is written.
 	Package string `yaml:"package"`
@@ -83,42 +83,41 @@ func ReadBoard(file string) (*Board, error) {
 		return nil, fmt.Errorf("cannot read board: %w", err)
 	}
 	b := &Board{}
-	if err := decode(file, data, b); err != nil {
+	m, err := decode(file, data, b)
+	if err != nil {
 		return nil, err
 	}
 	b.Name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
-	return b, b.validate(file)
+	return b, b.validate(m)
 }
 
-func (b *Board) validate(file string) error {
-	m := &mistakes{file: file}
-	top := Position{Line: 1, Column: 1}
+func (b *Board) validate(m *mistakes) error {
 	if b.Title == "" {
-		m.add(top, "title is missing: say in a few words what machines these are")
+		m.add(m.at("title"), "title is missing: say in a few words what machines these are")
 	}
-	m.oneOf(top, "architecture", b.Architecture, Architectures)
-	m.oneOf(top, "bootLoader", b.BootLoader, BootLoaders)
-	m.oneOf(b.Disk.Position, "disk table", b.Disk.Table, []string{"gpt", "mbr"})
+	m.oneOf(m.at("architecture"), "architecture", b.Architecture, Architectures)
+	m.oneOf(m.at("bootLoader"), "bootLoader", b.BootLoader, BootLoaders)
+	m.oneOf(m.at("disk", "table"), "disk table", b.Disk.Table, []string{"gpt", "mbr"})
 	const unit = 1 << 20
 	for _, s := range []struct {
 		name string
 		size Size
 	}{{"boot", b.Disk.Boot}, {"root", b.Disk.Root}, {"minimumData", b.Disk.MinimumData}} {
 		if s.size == 0 || s.size%unit != 0 {
-			m.add(b.Disk.Position, "disk size %s must be a multiple of 1MiB: partitions are aligned to it", s.name)
+			m.add(m.at("disk", s.name), "disk size %s must be a multiple of 1MiB: partitions are aligned to it", s.name)
 		}
 	}
 	if !debianName.MatchString(b.Kernel.Package) {
 		m.add(b.Kernel.Position, "kernel package %q is not the name of a Debian package", b.Kernel.Package)
 	}
 	m.needs(b.Kernel.Position, "kernel", b.Kernel.Package, b.Kernel.Reason)
-	for _, a := range b.CommandLine {
+	for i, a := range b.CommandLine {
 		if a == "" || strings.ContainsAny(a, " \t\n") {
-			m.add(top, "kernel argument %q must be one word; list each argument on its own", a)
+			m.add(m.at("commandLine", i), "kernel argument %q must be one word; list each argument on its own", a)
 		}
 	}
-	for _, name := range b.KernelConfig {
-		m.relative(top, name)
+	for i, name := range b.KernelConfig {
+		m.relative(m.at("kernelConfig", i), name)
 	}
 	validatePackages(m, b.Packages)
 	return m.err()

@@ -82,20 +82,19 @@ func ReadLock(file string) (*Lock, error) {
 		return nil, fmt.Errorf("cannot read lock: %w", err)
 	}
 	l := &Lock{}
-	if err := decode(file, data, l); err != nil {
+	m, err := decode(file, data, l)
+	if err != nil {
 		return nil, err
 	}
-	return l, l.validate(file)
+	return l, l.validate(m)
 }
 
-func (l *Lock) validate(file string) error {
-	m := &mistakes{file: file}
-	top := Position{Line: 1, Column: 1}
+func (l *Lock) validate(m *mistakes) error {
 	if l.Archive.Suite == "" || len(l.Archive.Components) == 0 {
-		m.add(top, "archive has no suite or no components")
+		m.add(m.at("archive"), "archive has no suite or no components")
 	}
 	if _, err := l.Archive.Time(); err != nil {
-		m.add(top, "%v", err)
+		m.add(m.at("archive", "date"), "%v", err)
 	}
 	for _, p := range l.Packages {
 		if raw, err := hex.DecodeString(p.SHA256); err != nil || len(raw) != 32 || strings.ToLower(p.SHA256) != p.SHA256 {

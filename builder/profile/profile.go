@@ -45,7 +45,7 @@ type Profile struct {
 
 // A Package is a Debian package and the files that are wanted of it.
 type Package struct {
-	Position
+	Position `yaml:"-"`
 	// Name is the name of the binary package.
 	Name string `yaml:"name"`
 	// Files are patterns of what goes into the root file system: path.Match, plus ** for any number of folders, without
@@ -57,7 +57,7 @@ type Package struct {
 
 // A Program is a command of this repository.
 type Program struct {
-	Position
+	Position `yaml:"-"`
 	// Name is a label, unique among programs.
 	Name string `yaml:"name"`
 	// Package is the folder of the command, relative to the repository.
@@ -69,7 +69,7 @@ type Program struct {
 
 // A Link is a symbolic link.
 type Link struct {
-	Position
+	Position `yaml:"-"`
 	Path   string `yaml:"path"`
 	Target string `yaml:"target"`
 	Reason string `yaml:"reason"`
@@ -77,7 +77,7 @@ type Link struct {
 
 // A Directory is an empty directory.
 type Directory struct {
-	Position
+	Position `yaml:"-"`
 	Path string `yaml:"path"`
 	// Mode is the permission bits in octal, as in chmod: "0755".
 	Mode   string `yaml:"mode"`
@@ -86,7 +86,7 @@ type Directory struct {
 
 // An Image is a container image of one layer, made of programs, of files of Debian packages, or of both.
 type Image struct {
-	Position
+	Position `yaml:"-"`
 	// Reference is the image's name with a tag.
 	Reference string   `yaml:"reference"`
 	Programs  []string `yaml:"programs,omitempty"`
@@ -121,10 +121,11 @@ func readProfile(file string, from []string) (*Profile, error) {
 		return nil, fmt.Errorf("cannot read profile: %w", err)
 	}
 	own := &Profile{}
-	if err := decode(file, data, own); err != nil {
+	m, err := decode(file, data, own)
+	if err != nil {
 		return nil, err
 	}
-	if err := own.validate(file); err != nil {
+	if err := own.validate(m); err != nil {
 		return nil, err
 	}
 	all := &Profile{}
@@ -180,16 +181,19 @@ var (
 )
 
 // validate checks what one file says by itself.
-func (p *Profile) validate(file string) error {
-	m := &mistakes{file: file}
+func (p *Profile) validate(m *mistakes) error {
 	if p.Version != "" && !semanticVersion.MatchString(p.Version) {
-		m.add(Position{Line: 1, Column: 1}, "version %q is not of the form 1.2.3 or 1.2.3-rc.1 (https://semver.org)", p.Version)
+		m.add(m.at("version"), "version %q is not of the form 1.2.3 or 1.2.3-rc.1 (https://semver.org)", p.Version)
 	}
 	validatePackages(m, p.Packages)
-	for _, list := range [][]string{p.Overlays, p.KernelConfig} {
-		for _, name := range list {
-			m.relative(Position{Line: 1, Column: 1}, name)
-		}
+	for i, name := range p.Overlays {
+		m.relative(m.at("overlays", i), name)
+	}
+	for i, name := range p.KernelConfig {
+		m.relative(m.at("kernelConfig", i), name)
+	}
+	if p.UserData != "" {
+		m.relative(m.at("userData"), p.UserData)
 	}
 	for _, g := range p.Programs {
 		m.needs(g.Position, "program", g.Name, g.Reason)
@@ -261,6 +265,7 @@ func validatePackages(m *mistakes, list []Package) {
 func (m *mistakes) needs(at Position, kind, name, reason string) {
 	if name == "" {
 		m.add(at, "%s has no name", kind)
+		return
 	}
 	if strings.TrimSpace(reason) == "" {
 		m.add(at, "%s %s has no reason: say in a few words why an image needs it", kind, name)

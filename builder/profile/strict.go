@@ -1,8 +1,10 @@
 package profile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"slices"
 	"strings"
@@ -23,6 +25,7 @@ func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Lin
 // mistakes collects what is wrong with one file, so that a person mends it in one go.
 type mistakes struct {
 	file string
+	root *yaml.Node
 	list []mistake
 }
 
@@ -52,30 +55,69 @@ func (m *mistakes) err() error {
 }
 
 // decode reads one YAML document into out, a pointer to a struct. Unknown and repeated keys and values of the wrong
-// kind are mistakes; embedded Positions are filled in.
-func decode(file string, data []byte, out any) error {
+// kind are mistakes; embedded Positions are filled in. The mistakes that are returned with a nil error are empty, and
+// know where each key is, for the validation that follows.
+func decode(file string, data []byte, out any) (*mistakes, error) {
 	m := &mistakes{file: file}
-	var document yaml.Node
-	if err := yaml.Load(data, &document); err != nil {
+	top := Position{Line: 1, Column: 1}
+	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithKnownFields())
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", file, err)
+	}
+	var document, second yaml.Node
+	if err := loader.Load(&document); err != nil && !errors.Is(err, io.EOF) {
 		m.addYAML(err)
-		return m.err()
+		return nil, m.err()
 	}
 	if document.Kind != yaml.DocumentNode || len(document.Content) != 1 {
-		m.add(Position{Line: 1, Column: 1}, "the file is empty; allowed here: %s", strings.Join(keysOf(reflect.TypeOf(out).Elem()), ", "))
-		return m.err()
+		m.add(top, "the file is empty; allowed here: %s", strings.Join(keysOf(reflect.TypeOf(out).Elem()), ", "))
+		return nil, m.err()
 	}
-	root := document.Content[0]
-	m.check(root, reflect.TypeOf(out).Elem())
+	if err := loader.Load(&second); err == nil {
+		m.add(Position{Line: second.Line, Column: second.Column}, "a second document begins here; one file describes one thing")
+		return nil, m.err()
+	} else if !errors.Is(err, io.EOF) {
+		m.addYAML(err)
+		return nil, m.err()
+	}
+	m.root = document.Content[0]
+	m.check(m.root, reflect.TypeOf(out).Elem())
 	if len(m.list) > 0 {
-		return m.err()
+		return nil, m.err()
 	}
 	// The walk above has better words for unknown keys; KnownFields stays on so that the two can never disagree silently.
 	if err := document.Load(out, yaml.WithKnownFields()); err != nil {
 		m.addYAML(err)
-		return m.err()
+		return nil, m.err()
 	}
-	m.place(root, reflect.ValueOf(out).Elem())
-	return nil
+	m.place(m.root, reflect.ValueOf(out).Elem())
+	return m, nil
+}
+
+// at is the position of the value that a path of keys and indexes leads to from the top of the file, or of the last
+// part of the path that is there.
+func (m *mistakes) at(path ...any) Position {
+	n := m.root
+	for _, step := range path {
+		next := (*yaml.Node)(nil)
+		switch step := step.(type) {
+		case string:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				if n.Content[i].Value == step {
+					next = n.Content[i+1]
+				}
+			}
+		case int:
+			if step < len(n.Content) {
+				next = n.Content[step]
+			}
+		}
+		if next == nil {
+			break
+		}
+		n = next
+	}
+	return Position{Line: n.Line, Column: n.Column}
 }
 
 // addYAML turns the decoder's errors into mistakes with a position.

@@ -66,7 +66,7 @@ if the cache does not have them).`,
 // explain completes the plan's answer with what only folders and packages know.
 func explain(ctx context.Context, root string, p *plan.Plan, cache *fetch.Cache, name string) ([]plan.Origin, error) {
 	if strings.HasPrefix(name, "/") {
-		name = path.Clean(name)
+		name = p.Real(path.Clean(name))
 	}
 	var sure, maybe []plan.Origin
 	for _, o := range p.Explain(name) {
