@@ -1,0 +1,189 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	core "k8s.io/api/core/v1"
+	rbac "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/skerryos/skerry/initd/cluster/kubeconfig"
+	"github.com/skerryos/skerry/initd/cluster/pki"
+)
+
+const (
+	// bootstrappers is the group of nodes that have shown the token and have no certificate yet.
+	bootstrappers = "system:bootstrappers:skerry:node"
+	managedBy     = "app.kubernetes.io/managed-by"
+)
+
+// writeJoinObjects brings into the cluster what lets a node join by the token: the token's Secret, the public
+// cluster-info, and the rights of nodes. It is called at each start and changes only what differs.
+func (s *Server) writeJoinObjects(ctx context.Context, id *identity, k kubernetes.Interface) error {
+	for _, r := range joinRoles() {
+		if err := applyClusterRole(ctx, k, r); err != nil {
+			return err
+		}
+	}
+	for _, b := range joinBindings {
+		if err := applyBinding(ctx, k, b); err != nil {
+			return err
+		}
+	}
+	if err := applyClusterInfo(ctx, k, id, s.controlPlane(id).Advertise, s.Settings.HTTPSListenPort); err != nil {
+		return err
+	}
+	return applyToken(ctx, k, id)
+}
+
+// joinBindings: who gets which ClusterRole, and why.
+var joinBindings = []struct{ name, role, group string }{
+	{"skerry:node-bootstrapper", "system:node-bootstrapper", bootstrappers},                                                 // ask for a certificate
+	{"skerry:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", bootstrappers}, // and get it
+	{"skerry:node-autoapprove-renewal", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "system:nodes"},
+	{"skerry:node-proxier", "system:node-proxier", "system:nodes"}, // kube-proxy uses the node's own certificate
+	{"skerry:node-network", "skerry:node-network", "system:nodes"}, // and so does flannel
+}
+
+func joinRoles() []*rbac.ClusterRole {
+	return []*rbac.ClusterRole{{
+		ObjectMeta: object("skerry:node-network", ""),
+		Rules: []rbac.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: []string{""}, Resources: []string{"nodes/status"}, Verbs: []string{"patch"}}, // own node only: NodeRestriction
+		},
+	}}
+}
+
+func object(name, namespace string) meta.ObjectMeta {
+	return meta.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{managedBy: "skerry"}}
+}
+
+func applyClusterRole(ctx context.Context, k kubernetes.Interface, want *rbac.ClusterRole) error {
+	c := k.RbacV1().ClusterRoles()
+	have, err := c.Get(ctx, want.Name, meta.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = c.Create(ctx, want, meta.CreateOptions{})
+	case err == nil && !equality.Semantic.DeepEqual(have.Rules, want.Rules):
+		have.Rules = want.Rules
+		_, err = c.Update(ctx, have, meta.UpdateOptions{})
+	}
+	return wrap(err, "ClusterRole", want.Name)
+}
+
+func applyBinding(ctx context.Context, k kubernetes.Interface, b struct{ name, role, group string }) error {
+	want := &rbac.ClusterRoleBinding{
+		ObjectMeta: object(b.name, ""),
+		RoleRef:    rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "ClusterRole", Name: b.role},
+		Subjects:   []rbac.Subject{{APIGroup: rbac.GroupName, Kind: rbac.GroupKind, Name: b.group}},
+	}
+	c := k.RbacV1().ClusterRoleBindings()
+	have, err := c.Get(ctx, want.Name, meta.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = c.Create(ctx, want, meta.CreateOptions{})
+	case err == nil && !equality.Semantic.DeepEqual(have.Subjects, want.Subjects):
+		have.Subjects = want.Subjects
+		_, err = c.Update(ctx, have, meta.UpdateOptions{})
+	}
+	return wrap(err, "ClusterRoleBinding", want.Name)
+}
+
+// applyClusterInfo publishes where the API server is and by which authority it is known, readable by everybody. The
+// bootstrap signer of the controller manager adds a signature by the token, which proves it to a node that knows
+// the token alone.
+func applyClusterInfo(ctx context.Context, k kubernetes.Interface, id *identity, host string, port int) error {
+	caFile, _ := id.store.Path(pki.ServerCA)
+	ca, err := os.ReadFile(caFile)
+	if err != nil {
+		return fmt.Errorf("cannot publish the authority: %w", err)
+	}
+	info := kubeconfig.Config{Server: "https://" + hostPort(host, port), CAData: ca}
+	want := &core.ConfigMap{
+		ObjectMeta: object("cluster-info", meta.NamespacePublic),
+		Data:       map[string]string{"kubeconfig": string(info.Marshal())},
+	}
+	c := k.CoreV1().ConfigMaps(meta.NamespacePublic)
+	have, err := c.Get(ctx, want.Name, meta.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = c.Create(ctx, want, meta.CreateOptions{})
+	case err == nil && have.Data["kubeconfig"] != want.Data["kubeconfig"]:
+		have.Data["kubeconfig"] = want.Data["kubeconfig"]
+		_, err = c.Update(ctx, have, meta.UpdateOptions{})
+	}
+	if err != nil {
+		return wrap(err, "ConfigMap", want.Name)
+	}
+	role := &rbac.Role{
+		ObjectMeta: object("skerry:cluster-info", meta.NamespacePublic),
+		Rules:      []rbac.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"cluster-info"}, Verbs: []string{"get"}}},
+	}
+	_, err = k.RbacV1().Roles(meta.NamespacePublic).Create(ctx, role, meta.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return wrap(err, "Role", role.Name)
+	}
+	binding := &rbac.RoleBinding{
+		ObjectMeta: object("skerry:cluster-info", meta.NamespacePublic),
+		RoleRef:    rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "Role", Name: role.Name},
+		Subjects: []rbac.Subject{
+			{APIGroup: rbac.GroupName, Kind: rbac.UserKind, Name: "system:anonymous"},
+			{APIGroup: rbac.GroupName, Kind: rbac.GroupKind, Name: bootstrappers},
+		},
+	}
+	_, err = k.RbacV1().RoleBindings(meta.NamespacePublic).Create(ctx, binding, meta.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		err = nil
+	}
+	return wrap(err, "RoleBinding", binding.Name)
+}
+
+// applyToken writes the bootstrap token of the present secret and removes those of earlier ones.
+func applyToken(ctx context.Context, k kubernetes.Interface, id *identity) error {
+	tokenID, secret := id.token.Bootstrap()
+	name := "bootstrap-token-" + tokenID
+	c := k.CoreV1().Secrets(meta.NamespaceSystem)
+	old, err := c.List(ctx, meta.ListOptions{LabelSelector: managedBy + "=skerry", FieldSelector: "type=" + string(core.SecretTypeBootstrapToken)})
+	if err != nil {
+		return fmt.Errorf("cannot list bootstrap tokens: %w", err)
+	}
+	found := false
+	for _, o := range old.Items {
+		if o.Name == name {
+			found = true
+			continue
+		}
+		if err := c.Delete(ctx, o.Name, meta.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("cannot remove the bootstrap token of an earlier secret: %w", err)
+		}
+	}
+	if found {
+		return nil
+	}
+	_, err = c.Create(ctx, &core.Secret{
+		ObjectMeta: object(name, meta.NamespaceSystem),
+		Type:       core.SecretTypeBootstrapToken,
+		StringData: map[string]string{
+			"token-id":                       tokenID,
+			"token-secret":                   secret,
+			"usage-bootstrap-authentication": "true",
+			"usage-bootstrap-signing":        "true",
+			"auth-extra-groups":              bootstrappers,
+			"description":                    "joins nodes by the server's token",
+		},
+	}, meta.CreateOptions{})
+	return wrap(err, "Secret", name)
+}
+
+func wrap(err error, kind, name string) error {
+	if err != nil {
+		return fmt.Errorf("cannot apply %s %s: %w", kind, name, err)
+	}
+	return nil
+}

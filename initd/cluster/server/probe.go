@@ -1,0 +1,67 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/rest"
+)
+
+// probe asks the API server's health paths.
+type probe struct {
+	client *http.Client
+	base   string
+}
+
+func newProbe(c *rest.Config) (*probe, error) {
+	client, err := rest.HTTPClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	return &probe{client, strings.TrimRight(c.Host, "/")}, nil
+}
+
+// get asks once. The error carries what the server said.
+func (p *probe) get(ctx context.Context, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+path, nil)
+	if err != nil {
+		return err
+	}
+	res, err := p.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 4096))
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s: %s", path, res.Status, strings.TrimSpace(string(body)))
+	}
+	return nil
+}
+
+// until asks ten times a second until the answer is good: a refused connection costs next to nothing, and every tenth
+// of a second of the start counts.
+func (p *probe) until(ctx context.Context, path string) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		once, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := p.get(once, path)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the API server is not ready: %w", err)
+		case <-tick.C:
+		}
+	}
+}

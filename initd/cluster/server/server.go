@@ -1,0 +1,313 @@
+// Package server runs a cluster's server: datastore, API server, controller manager and scheduler, and a node beside them
+// unless it is disabled, all in this process.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/skerryos/skerry/initd/cluster/controlplane"
+	"github.com/skerryos/skerry/initd/cluster/datastore"
+	"github.com/skerryos/skerry/initd/cluster/notify"
+	"github.com/skerryos/skerry/initd/cluster/pki"
+	"github.com/skerryos/skerry/initd/cluster/settings"
+)
+
+// Server is a server that Run starts. All fields must be set.
+type Server struct {
+	Settings *settings.Settings
+	Notify   *notify.Notifier
+	// NodeIPs are the addresses of this machine, the one that others use first.
+	NodeIPs []netip.Addr
+	// Built is when the program was built: the clock is certainly not earlier.
+	Built time.Time
+	// RunDir is for sockets, on a tmpfs.
+	RunDir string
+	// Node runs the node's parts until ctx ends; nil when the agent is disabled. It is started with the API server, long
+	// before that answers.
+	Node func(ctx context.Context) error
+	// Deploy brings the system workloads into the cluster, once the API answers.
+	Deploy func(ctx context.Context, c *rest.Config) error
+}
+
+// shutdown limits how long each layer may take to stop before the next is stopped under it.
+const shutdown = 15 * time.Second
+
+// Run starts the server and stops it in reverse order when ctx ends or a part fails. The error names the part.
+func (s *Server) Run(ctx context.Context) error {
+	id := &identity{
+		settings: s.Settings, paths: pathsOf(s.Settings), nodeIPs: s.NodeIPs,
+		store: pki.Store{Dir: pathsOf(s.Settings).tls, Now: time.Now, Floor: s.Built},
+	}
+	s.Notify.Status("preparing certificates and datastore")
+	store, err := s.prepare(id)
+	if err != nil {
+		return err
+	}
+	defer store.Stop() // last: without it the API server hangs instead of ending
+
+	parts := newGroup(ctx)
+	defer parts.stop()
+	go parts.watch("datastore", store.Failed())
+
+	cfg := s.controlPlane(id)
+	api, err := controlplane.APIServer(cfg.APIServerFlags())
+	if err != nil {
+		return err
+	}
+	controllers, err := controlplane.ControllerManager(cfg.ControllerFlags())
+	if err != nil {
+		return err
+	}
+	scheduler, err := controlplane.Scheduler(cfg.SchedulerFlags())
+	if err != nil {
+		return err
+	}
+	client, err := clientcmd.BuildConfigFromFlags("", filepath.Join(id.paths.cred, "supervisor.kubeconfig"))
+	if err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	client.QPS, client.Burst = 100, 200
+
+	s.Notify.Status("starting the API server")
+	parts.start(0, "API server", api)
+	if s.Node != nil {
+		parts.start(2, "node", s.Node)
+	}
+	parts.start(1, "control plane", func(ctx context.Context) error {
+		if err := s.waitAPI(ctx, client); err != nil {
+			return err
+		}
+		parts.start(1, "controller manager", controllers)
+		parts.start(1, "scheduler", scheduler)
+		return s.afterAPI(ctx, id, client)
+	})
+	parts.start(1, "certificates", func(ctx context.Context) error { return keepRenewed(ctx, id) })
+	return parts.wait()
+}
+
+// prepare makes the identity and opens the datastore, at the same time: both wait for the disk.
+func (s *Server) prepare(id *identity) (*datastore.Store, error) {
+	identityDone := make(chan error, 1)
+	go func() { identityDone <- id.init() }()
+	store, err := datastore.Start(datastore.Config{Dir: id.paths.db, Socket: s.etcdSocket(), Sync: datastore.Sync(s.Settings.DatastoreSync)})
+	if idErr := <-identityDone; idErr != nil {
+		if err == nil {
+			store.Stop()
+		}
+		return nil, idErr
+	}
+	return store, err
+}
+
+func (s *Server) etcdSocket() string { return filepath.Join(s.RunDir, "kine.sock") }
+
+func (s *Server) controlPlane(id *identity) controlplane.Config {
+	c := s.Settings
+	advertise := c.AdvertiseAddress
+	if advertise == "" {
+		advertise = s.NodeIPs[0].String()
+	}
+	return controlplane.Config{
+		TLSDir: id.paths.tls, CredDir: id.paths.cred, EtcdSocket: s.etcdSocket(),
+		BindAddress: c.BindAddress, Port: c.HTTPSListenPort, Advertise: advertise,
+		ClusterCIDR: c.ClusterCIDR, ServiceCIDR: c.ServiceCIDR, NodePorts: c.ServiceNodePortRange, ClusterDomain: c.ClusterDomain,
+		APIServerExtra: c.APIServerArgs, ControllerExtra: c.ControllerArgs, SchedulerExtra: c.SchedulerArgs,
+	}
+}
+
+// waitAPI returns when the API server serves requests of the controllers. It does not wait for the bootstrap objects: what
+// needs them retries.
+func (s *Server) waitAPI(ctx context.Context, c *rest.Config) error {
+	started := time.Now()
+	probe, err := newProbe(c)
+	if err != nil {
+		return err
+	}
+	if err := probe.until(ctx, "/healthz"); err != nil {
+		return err
+	}
+	slog.Info("API server answers", "after", time.Since(started).Round(time.Millisecond))
+	return nil
+}
+
+// afterAPI does what needs a running API server: the objects that nodes join by, and the system workloads.
+func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config) error {
+	started := time.Now()
+	probe, err := newProbe(c)
+	if err != nil {
+		return err
+	}
+	if err := probe.until(ctx, "/readyz"); err != nil {
+		return err
+	}
+	slog.Info("API server ready", "after", time.Since(started).Round(time.Millisecond))
+	if s.Node == nil {
+		s.Notify.Status("API server ready")
+		s.Notify.Ready()
+	}
+	go s.Notify.Watchdog(ctx, func(ctx context.Context) error { return probe.get(ctx, "/livez") })
+	k, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	if err := retry(ctx, "cannot write the objects that nodes join by", func() error { return s.writeJoinObjects(ctx, id, k) }); err != nil {
+		return err
+	}
+	go approveServingCertificates(ctx, k)
+	if s.Deploy != nil {
+		if err := retry(ctx, "cannot deploy the system workloads", func() error { return s.Deploy(ctx, c) }); err != nil {
+			return err
+		}
+	}
+	// What the start needed once is a third of the heap; the machine can use it better.
+	debug.FreeOSMemory()
+	<-ctx.Done()
+	return nil
+}
+
+// keepRenewed looks at all certificates once a minute, by the wall clock: it may jump by years when time is first set.
+func keepRenewed(ctx context.Context, id *identity) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := id.renew(); err != nil {
+			// A full disk, most likely. The certificates still hold for months: try again.
+			slog.Error("cannot renew certificates; the present ones stay in use", "reason", err)
+		}
+	}
+}
+
+// retry calls f until it succeeds, with pauses that grow to ten seconds, and logs each new reason once.
+func retry(ctx context.Context, what string, f func() error) error {
+	pause, last := 100*time.Millisecond, ""
+	for {
+		err := f()
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if msg := err.Error(); msg != last {
+			slog.Warn(what+"; trying again", "reason", msg)
+			last = msg
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(pause*2, 10*time.Second)
+	}
+}
+
+// group runs parts in layers. A part that ends by itself ends the group; layers are stopped from the highest down,
+// each waited for, so that nothing loses what it stands on.
+type group struct {
+	mu     sync.Mutex
+	layers [3]layer
+	ended  chan error
+	parent context.Context
+}
+
+type layer struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	alive  map[string]bool
+}
+
+func newGroup(ctx context.Context) *group {
+	g := &group{parent: ctx, ended: make(chan error, 1)}
+	for i := range g.layers {
+		l := &g.layers[i]
+		l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		l.alive = map[string]bool{}
+	}
+	return g
+}
+
+func (g *group) start(level int, name string, run func(context.Context) error) {
+	l := &g.layers[level]
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return // the group is stopping
+	}
+	l.alive[name] = true
+	l.wg.Go(func() {
+		err := run(l.ctx)
+		g.mu.Lock()
+		delete(l.alive, name)
+		g.mu.Unlock()
+		if l.ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("it ended without being asked to")
+		}
+		g.fail(fmt.Errorf("%s: %w", name, err))
+	})
+}
+
+func (g *group) watch(name string, failed <-chan error) {
+	select {
+	case err := <-failed:
+		g.fail(fmt.Errorf("%s: %w", name, err))
+	case <-g.layers[0].ctx.Done():
+	}
+}
+
+func (g *group) fail(err error) {
+	select {
+	case g.ended <- err:
+	default: // the first reason counts
+	}
+}
+
+// wait returns nil when the parent ends and the first failure otherwise.
+func (g *group) wait() error {
+	select {
+	case <-g.parent.Done():
+		return nil
+	case err := <-g.ended:
+		return err
+	}
+}
+
+func (g *group) stop() {
+	for i := len(g.layers) - 1; i >= 0; i-- {
+		l := &g.layers[i]
+		g.mu.Lock()
+		l.cancel()
+		g.mu.Unlock()
+		done := make(chan struct{})
+		go func() { l.wg.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(shutdown):
+			g.mu.Lock()
+			var names []string
+			for n := range l.alive {
+				names = append(names, n)
+			}
+			g.mu.Unlock()
+			slog.Warn("not stopped in time; going on without waiting", "parts", strings.Join(names, ", "), "limit", shutdown)
+		}
+	}
+}
