@@ -14,7 +14,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/xi2/xz"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skerryos/skerry/builder/plan"
@@ -196,7 +196,8 @@ func readModule(name string, c Content) (Module, error) {
 func decompress(name string, data []byte) ([]byte, error) {
 	switch path.Ext(name) {
 	case ".xz":
-		r, err := xz.NewReader(bytes.NewReader(data))
+		// This decoder, which reading packages uses too, takes 0.6 of the time of ulikunitz/xz for a kernel's modules.
+		r, err := xz.NewReader(bytes.NewReader(data), 0)
 		if err != nil {
 			return nil, err
 		}

@@ -3,15 +3,18 @@ package image
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sort"
 	"syscall"
 
-	"github.com/diskfs/go-diskfs/backend/file"
+	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/google/uuid"
 
@@ -81,7 +84,7 @@ func layout(p *plan.Plan) ([]partition, int64, error) {
 }
 
 // writeTable writes protective MBR and both partition tables.
-func writeTable(f *os.File, p *plan.Plan, digest string, parts []partition, size int64) error {
+func writeTable(f backend.WritableFile, p *plan.Plan, digest string, parts []partition, size int64) error {
 	t := &gpt.Table{LogicalSectorSize: sector, PhysicalSectorSize: sector, ProtectiveMBR: true, GUID: guid(digest, "disk").String()}
 	for i, part := range parts {
 		t.Partitions = append(t.Partitions, &gpt.Partition{
@@ -94,29 +97,22 @@ func writeTable(f *os.File, p *plan.Plan, digest string, parts []partition, size
 			GUID:  guid(digest, part.name).String(),
 		})
 	}
-	w, err := file.New(f, false).Writable()
-	if err != nil {
-		return fmt.Errorf("cannot write the partition table: %w", err)
-	}
-	if err := t.Write(w, size); err != nil {
+	if err := t.Write(f, size); err != nil {
 		return fmt.Errorf("cannot write the partition table: %w", err)
 	}
 	return nil
 }
 
 // writeDisk writes the whole disk image to name, by way of name.partial: nothing half-written ever has the final name.
-func writeDisk(ctx context.Context, name string, p *plan.Plan, root *artifact.Root, boot []File, pr progress.Reporter) (err error) {
+// It returns the image's digest and size.
+func writeDisk(ctx context.Context, name string, p *plan.Plan, root *artifact.Root, boot []File, pr progress.Reporter) (digest string, size int64, err error) {
 	parts, size, err := layout(p)
 	if err != nil {
-		return err
+		return "", 0, err
 	}
 	if root.Bytes > p.Disk.RootBytes {
-		return fmt.Errorf("cannot put the root file system of %s into its partition: it has %s, the partition %s; raise disk.root of board %s to at least %dMiB, or take something out of profile %s",
+		return "", 0, fmt.Errorf("cannot put the root file system of %s into its partition: it has %s, the partition %s; raise disk.root of board %s to at least %dMiB, or take something out of profile %s",
 			p.Name, progress.Bytes(root.Bytes), progress.Bytes(p.Disk.RootBytes), p.Board, (root.Bytes+mib-1)/mib, p.Profile)
-	}
-	digest, err := p.Digest()
-	if err != nil {
-		return err
 	}
 	content := root.Bytes
 	for _, b := range boot {
@@ -125,28 +121,49 @@ func writeDisk(ctx context.Context, name string, p *plan.Plan, root *artifact.Ro
 	partial := name + ".partial"
 	f, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
-		return fmt.Errorf("cannot write the disk image: %w", err)
+		return "", 0, fmt.Errorf("cannot write the disk image: %w", err)
 	}
+	task := pr.Start("write "+filepath.Base(name), content)
 	defer func() {
+		task.Done(err)
 		f.Close()
 		if err != nil {
 			_ = os.Remove(partial)
 			err = explainFull(err, name, content)
 		}
 	}()
+	w := &sparseFile{File: f, size: size, task: task}
+	if err := fillDisk(ctx, w, p, parts, root, boot); err != nil {
+		return "", 0, err
+	}
+	if digest, err = w.digest(ctx); err != nil {
+		return "", 0, fmt.Errorf("cannot read the disk image back: %w", err)
+	}
+	if err := f.Sync(); err != nil {
+		return "", 0, fmt.Errorf("cannot write the disk image: %w", err)
+	}
+	if err := os.Rename(partial, name); err != nil {
+		return "", 0, fmt.Errorf("cannot write the disk image: %w", err)
+	}
+	return digest, size, syncDir(filepath.Dir(name))
+}
 
-	task := pr.Start("write "+filepath.Base(name), content)
-	defer func() { task.Done(err) }()
-	// Everything that is not written stays a hole: the empty slot costs no space on this disk.
-	if err := f.Truncate(size); err != nil {
+// fillDisk writes everything that is not zero into the file.
+func fillDisk(ctx context.Context, w *sparseFile, p *plan.Plan, parts []partition, root *artifact.Root, boot []File) error {
+	digest, err := p.Digest()
+	if err != nil {
+		return err
+	}
+	// What is not written stays a hole: the empty slot costs no space on the workstation.
+	if err := w.Truncate(w.size); err != nil {
 		return fmt.Errorf("cannot write the disk image: %w", err)
 	}
-	if err := writeTable(f, p, digest, parts, size); err != nil {
+	if err := writeTable(w, p, digest, parts, w.size); err != nil {
 		return err
 	}
 	id := guid(digest, "boot file system")
-	fat := FAT{Bytes: parts[0].bytes, Label: "SKERRY-BOOT", Date: p.SourceDate, Serial: uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3])}
-	if err := fat.Write(ctx, countingWriterAt{f, task}, parts[0].start, boot); err != nil {
+	fat := FAT{Bytes: parts[0].bytes, Label: "SKERRY-BOOT", Date: p.SourceDate, Serial: binary.BigEndian.Uint32(id[:4])}
+	if err := fat.Write(ctx, w, parts[0].start, boot); err != nil {
 		return err
 	}
 	r, err := root.Content().Open()
@@ -154,27 +171,62 @@ func writeDisk(ctx context.Context, name string, p *plan.Plan, root *artifact.Ro
 		return err
 	}
 	defer r.Close()
-	if _, err := artifact.Copy(ctx, io.NewOffsetWriter(countingWriterAt{f, task}, parts[1].start), r); err != nil {
+	if _, err := artifact.Copy(ctx, io.NewOffsetWriter(w, parts[1].start), r); err != nil {
 		return fmt.Errorf("cannot write the disk image: %w", err)
 	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("cannot write the disk image: %w", err)
-	}
-	if err := os.Rename(partial, name); err != nil {
-		return fmt.Errorf("cannot write the disk image: %w", err)
-	}
-	return syncDir(filepath.Dir(name))
+	return nil
 }
 
-type countingWriterAt struct {
-	f    *os.File
-	task progress.Task
+// sparseFile remembers where it was written to, so that its digest need not read the holes, which are most of it.
+type sparseFile struct {
+	*os.File
+	size    int64
+	task    progress.Task
+	written []extent
 }
 
-func (w countingWriterAt) WriteAt(p []byte, off int64) (int, error) {
-	n, err := w.f.WriteAt(p, off)
-	w.task.Add(int64(n))
+// extent is the bytes from start until before end.
+type extent struct{ start, end int64 }
+
+func (f *sparseFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	f.task.Add(int64(n))
+	if last := len(f.written) - 1; last >= 0 && f.written[last].end == off {
+		f.written[last].end += int64(n)
+	} else {
+		f.written = append(f.written, extent{off, off + int64(n)})
+	}
 	return n, err
+}
+
+// digest is the SHA-256 of the whole file, holes included.
+func (f *sparseFile) digest(ctx context.Context) (string, error) {
+	sort.Slice(f.written, func(i, j int) bool { return f.written[i].start < f.written[j].start })
+	h := sha256.New()
+	var at int64
+	for _, e := range append(f.written, extent{f.size, f.size}) {
+		if e.start > at {
+			if _, err := artifact.Copy(ctx, h, io.LimitReader(zeros{}, e.start-at)); err != nil {
+				return "", err
+			}
+			at = e.start
+		}
+		if e.end > at {
+			if _, err := artifact.Copy(ctx, h, io.NewSectionReader(f.File, at, e.end-at)); err != nil {
+				return "", err
+			}
+			at = e.end
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// zeros is an endless reader of zeros. The reader's buffer is cleared once for each read, which is cheap beside a digest.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // explainFull says what to do about a full disk.

@@ -123,16 +123,11 @@ func makeDisk(ctx context.Context, b *artifact.Builder, name string, p *plan.Pla
 		s.unchanged = true
 		return s, nil
 	}
-	if err := writeDisk(ctx, name, p, root, parts.esp(), b.Progress); err != nil {
-		return diskState{}, err
-	}
-	task := b.Progress.Start("digest of "+filepath.Base(name), 0)
-	c, err := artifact.FileContent(ctx, name)
-	task.Done(err)
+	digest, size, err := writeDisk(ctx, name, p, root, parts.esp(), b.Progress)
 	if err != nil {
 		return diskState{}, err
 	}
-	s := diskState{Key: key, SHA256: c.SHA256, Bytes: c.Bytes, Content: root.Bytes}
+	s := diskState{Key: key, SHA256: digest, Bytes: size, Content: root.Bytes}
 	for _, f := range parts.esp() {
 		s.Content += f.Bytes
 	}
