@@ -1,0 +1,261 @@
+package machine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names of the partitions of a Skerry disk.
+const (
+	BootPartition = "skerry-esp"
+	DataPartition = "skerry-data"
+)
+
+// RootPartition is the name of a slot's partition.
+func RootPartition(slot string) string { return "skerry-root-" + slot }
+
+// A BlockDevice is a disk with the partitions that the kernel found on it.
+type BlockDevice struct {
+	// Name is the kernel's, such as vda; Path the device node.
+	Name, Path string
+	Bytes      int64
+	// Parts are paths of device nodes by partition name.
+	Parts map[string]string
+}
+
+// Disks lists the disks of the machine.
+func Disks() ([]BlockDevice, error) {
+	entries, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return nil, fmt.Errorf("cannot list disks: %w", err)
+	}
+	var disks []BlockDevice
+	for _, e := range entries {
+		dir := filepath.Join("/sys/block", e.Name())
+		if _, err := os.Stat(filepath.Join(dir, "device")); err != nil {
+			continue // loop, ram, dm
+		}
+		sectors, err := strconv.ParseInt(readLine(filepath.Join(dir, "size")), 10, 64)
+		if err != nil || sectors == 0 {
+			continue // an empty card reader
+		}
+		d := BlockDevice{Name: e.Name(), Path: "/dev/" + e.Name(), Bytes: sectors * sectorSize, Parts: map[string]string{}}
+		parts, _ := filepath.Glob(filepath.Join(dir, e.Name()+"*", "uevent"))
+		for _, p := range parts {
+			u := readUevent(p)
+			if name := u["PARTNAME"]; name != "" {
+				d.Parts[name] = "/dev/" + u["DEVNAME"]
+			}
+		}
+		disks = append(disks, d)
+	}
+	return disks, nil
+}
+
+func readLine(file string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func readUevent(file string) Uevent {
+	u := Uevent{}
+	for line := range strings.Lines(readLine(file)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			u[k] = v
+		}
+	}
+	return u
+}
+
+// FindDisk waits for the disk that has a root partition for slot. The disk whose boot partition the firmware booted
+// (its unique GUID in lower case, or empty where the firmware does not tell) is taken before any other; without that
+// knowledge there must be only one.
+func FindDisk(ctx context.Context, slot, bootPartition string) (*BlockDevice, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := Uevents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		disks, err := Disks()
+		if err != nil {
+			return nil, err
+		}
+		var found []BlockDevice
+		for _, d := range disks {
+			if d.Parts[RootPartition(slot)] == "" {
+				continue
+			}
+			if bootPartition != "" && hasPartition(d, bootPartition) {
+				return &d, nil
+			}
+			found = append(found, d)
+		}
+		// When the firmware told which disk it is, another one is taken only if that never appears.
+		if bootPartition == "" && len(found) == 1 {
+			return &found[0], nil
+		}
+		if bootPartition == "" && len(found) > 1 {
+			return nil, fmt.Errorf("more than one disk has Skerry's partitions (%s and %s) and the firmware does not say which was booted; remove one of them",
+				found[0].Path, found[1].Path)
+		}
+		select {
+		case <-events:
+		case <-ctx.Done():
+			if len(found) == 1 {
+				return &found[0], nil
+			}
+			return nil, fmt.Errorf("no disk has a partition %s; the disks are: %s; is a driver missing, or was the image written to another disk?",
+				RootPartition(slot), describe(disks))
+		}
+	}
+}
+
+func describe(disks []BlockDevice) string {
+	if len(disks) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, d := range disks {
+		out = append(out, fmt.Sprintf("%s (%d MiB)", d.Path, d.Bytes>>20))
+	}
+	return strings.Join(out, ", ")
+}
+
+func hasPartition(d BlockDevice, id string) bool {
+	f, err := os.Open(d.Path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	t, err := ReadTable(f, uint64(d.Bytes/sectorSize))
+	if err != nil {
+		return false
+	}
+	for _, p := range t.Partitions {
+		if p.Type != (GUID{}) && p.ID.String() == id {
+			return true
+		}
+	}
+	return false
+}
+
+// String is the GUID as people write it, in lower case.
+func (g GUID) String() string {
+	le, be := binary.LittleEndian, binary.BigEndian
+	return fmt.Sprintf("%08x-%04x-%04x-%04x-%x", le.Uint32(g[:]), le.Uint16(g[4:]), le.Uint16(g[6:]), be.Uint16(g[8:]), g[10:])
+}
+
+// BootedPartition asks the firmware for the GUID of the partition that the boot loader was started from, which systemd's
+// boot loader and stub leave in a variable (https://systemd.io/BOOT_LOADER_INTERFACE). Empty if it does not say.
+func BootedPartition() string {
+	const dir = "/sys/firmware/efi/efivars"
+	_ = Mount{"efivarfs", dir, "efivarfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY, ""}.Do()
+	b, err := os.ReadFile(dir + "/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")
+	if err != nil || len(b) < 4 {
+		return ""
+	}
+	var id []byte
+	for i := 4; i+1 < len(b) && b[i] != 0; i += 2 { // attributes, then UTF-16
+		id = append(id, b[i])
+	}
+	return strings.ToLower(string(id))
+}
+
+// ExtendPartition makes the partition reach to the disk's end (see [Table.Extend]), tells the kernel, and returns its
+// device node and whether it was made or grown.
+func ExtendPartition(d *BlockDevice, name string, kind, id GUID, minimum int64) (path string, changed bool, err error) {
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
+	if err != nil {
+		return "", false, fmt.Errorf("cannot open disk: %w", err)
+	}
+	defer f.Close()
+	t, err := ReadTable(f, uint64(d.Bytes/sectorSize))
+	if err != nil {
+		return "", false, fmt.Errorf("disk %s: %w", d.Path, err)
+	}
+	existed := t.find(name) >= 0
+	number, changed, err := t.Extend(name, kind, id, minimum)
+	if err != nil {
+		return "", false, err
+	}
+	path = partitionPath(d.Path, number)
+	if !changed {
+		return path, false, nil
+	}
+	if err := t.Write(f); err != nil {
+		return "", false, fmt.Errorf("disk %s: %w", d.Path, err)
+	}
+	op := blkpgAdd
+	if existed {
+		op = blkpgResize
+	}
+	p := t.Partitions[number-1]
+	if err := blkpg(f, op, number, int64(p.First)*sectorSize, p.Bytes()); err != nil {
+		return "", false, fmt.Errorf("cannot tell the kernel of partition %s: %w", path, err)
+	}
+	d.Parts[name] = path
+	return path, true, nil
+}
+
+func partitionPath(disk string, number int) string {
+	if c := disk[len(disk)-1]; c >= '0' && c <= '9' {
+		disk += "p"
+	}
+	return disk + strconv.Itoa(number)
+}
+
+// Operations of the ioctl BLKPG (include/uapi/linux/blkpg.h).
+const (
+	ioctlBLKPG  = 0x1269
+	blkpgAdd    = 1
+	blkpgResize = 3
+)
+
+type blkpgPartition struct {
+	start, length int64
+	number        int32
+	_             [64 + 64]byte
+}
+
+type blkpgArg struct {
+	op, flags, length int32
+	data              unsafe.Pointer
+}
+
+func blkpg(f *os.File, op, number int, start, length int64) error {
+	p := blkpgPartition{start: start, length: length, number: int32(number)}
+	arg := blkpgArg{op: int32(op), length: int32(unsafe.Sizeof(p)), data: unsafe.Pointer(&p)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), ioctlBLKPG, uintptr(unsafe.Pointer(&arg)))
+	if errno != 0 && !errors.Is(errno, unix.EBUSY) {
+		return errno
+	}
+	return nil
+}
+
+// HasFilesystem tells whether a device starts with an ext4 file system (its magic number is at byte 1080).
+func HasFilesystem(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	b := make([]byte, 2)
+	if _, err := f.ReadAt(b, 1080); err != nil {
+		return false, fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	return binary.LittleEndian.Uint16(b) == 0xef53, nil
+}

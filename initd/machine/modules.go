@@ -1,0 +1,143 @@
+package machine
+
+import (
+	"bufio"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// Modules knows the kernel modules below /usr/lib/modules/RELEASE by the tables beside them, in the formats of
+// modules.dep(5) and depmod(8).
+type Modules struct {
+	paths   map[string]string   // name → path below the folder
+	needs   map[string][]string // path → paths to be loaded before it, the last first
+	soft    map[string][]string // name → names to be loaded before it, if they can be
+	builtin map[string]bool
+	aliases []alias
+}
+
+type alias struct{ pattern, name string }
+
+// ReadModules reads the tables in dir.
+func ReadModules(dir fs.FS) (*Modules, error) {
+	m := &Modules{paths: map[string]string{}, needs: map[string][]string{}, soft: map[string][]string{}, builtin: map[string]bool{}}
+	err := eachLine(dir, "modules.dep", func(line string) {
+		file, deps, ok := strings.Cut(line, ":")
+		if !ok {
+			return
+		}
+		m.paths[ModuleName(file)] = file
+		m.needs[file] = strings.Fields(deps)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range []struct {
+		file string
+		line func([]string)
+	}{
+		{"modules.builtin", func(f []string) { m.builtin[ModuleName(f[0])] = true }},
+		{"modules.softdep", func(f []string) {
+			if len(f) < 3 || f[0] != "softdep" {
+				return
+			}
+			pre := false
+			for _, word := range f[2:] {
+				switch word {
+				case "pre:", "post:":
+					pre = word == "pre:"
+				default:
+					if pre {
+						name := ModuleName(f[1])
+						m.soft[name] = append(m.soft[name], ModuleName(word))
+					}
+				}
+			}
+		}},
+		{"modules.alias", func(f []string) {
+			if len(f) == 3 && f[0] == "alias" {
+				m.aliases = append(m.aliases, alias{f[1], ModuleName(f[2])})
+			}
+		}},
+	} {
+		err := eachLine(dir, table.file, func(line string) {
+			if f := strings.Fields(line); len(f) > 0 && !strings.HasPrefix(line, "#") {
+				table.line(f)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func eachLine(dir fs.FS, name string, line func(string)) error {
+	f, err := dir.Open(name)
+	if err != nil {
+		return fmt.Errorf("cannot read module table: %w", err)
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		line(s.Text())
+	}
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("cannot read module table %s: %w", name, err)
+	}
+	return nil
+}
+
+// ModuleName is the kernel's name of a module: its file's name without endings, with _ for -.
+func ModuleName(file string) string {
+	name := path.Base(file)
+	for _, end := range []string{".xz", ".zst", ".gz", ".ko"} {
+		name = strings.TrimSuffix(name, end)
+	}
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// Match returns the modules that serve a device, by its modalias.
+func (m *Modules) Match(modalias string) []string {
+	var names []string
+	for _, a := range m.aliases {
+		if ok, err := path.Match(a.pattern, modalias); ok && err == nil {
+			names = append(names, a.name)
+		}
+	}
+	return names
+}
+
+// Order returns the paths of a module and of all that it needs, in the order in which they have to be loaded. It is
+// empty for a module that is built into the kernel.
+func (m *Modules) Order(name string) ([]string, error) {
+	var order []string
+	err := m.order(ModuleName(name), map[string]bool{}, &order)
+	return order, err
+}
+
+func (m *Modules) order(name string, seen map[string]bool, order *[]string) error {
+	if seen[name] || m.builtin[name] {
+		return nil
+	}
+	seen[name] = true
+	file, ok := m.paths[name]
+	if !ok {
+		return fmt.Errorf("the image has no kernel module %s", name)
+	}
+	for _, soft := range m.soft[name] {
+		// Wished for, not needed: what is missing shows when the module is loaded.
+		_ = m.order(soft, seen, order)
+	}
+	needs := m.needs[file]
+	for i := len(needs) - 1; i >= 0; i-- {
+		if err := m.order(ModuleName(needs[i]), seen, order); err != nil {
+			return fmt.Errorf("module %s: %w", name, err)
+		}
+	}
+	*order = append(*order, file)
+	return nil
+}

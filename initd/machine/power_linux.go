@@ -1,0 +1,193 @@
+package machine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reboot restarts the machine at once; PowerOff switches it off. File systems must be unmounted before. They return only
+// if the kernel refuses.
+func Reboot() error   { return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) }
+func PowerOff() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+
+// CatchCtrlAltDel makes the kernel send SIGINT to process 1 for ctrl-alt-del, instead of rebooting at once.
+func CatchCtrlAltDel() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) }
+
+// Uptime is the time since the kernel started.
+func Uptime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return time.Duration(ts.Nano())
+}
+
+// SetClock sets the system's clock.
+func SetClock(t time.Time) error {
+	tv := unix.NsecToTimeval(t.UnixNano())
+	if err := unix.Settimeofday(&tv); err != nil {
+		return fmt.Errorf("cannot set the clock to %s: %w", t.UTC().Format(time.RFC3339), err)
+	}
+	return nil
+}
+
+// SetHostname sets the kernel's idea of the machine's name.
+func SetHostname(name string) error {
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("cannot set the hostname %q: %w", name, err)
+	}
+	return nil
+}
+
+// A Watchdog resets the machine when it is not fed in time (https://docs.kernel.org/watchdog/watchdog-api.html).
+type Watchdog struct {
+	f *os.File
+	// Identity is the driver's name for it, Timeout how long it waits.
+	Identity string
+	Timeout  time.Duration
+}
+
+// OpenWatchdog starts the first hardware watchdog, asking for a timeout. It is an fs.ErrNotExist where there is none.
+func OpenWatchdog(timeout time.Duration) (*Watchdog, error) {
+	f, err := os.OpenFile("/dev/watchdog0", os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	w := &Watchdog{f: f, Timeout: timeout}
+	// A driver with a fixed timeout refuses this; the one in force is asked for next.
+	_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, int(timeout/time.Second))
+	if s, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETTIMEOUT); err == nil {
+		w.Timeout = time.Duration(s) * time.Second
+	}
+	if info, err := unix.IoctlGetWatchdogInfo(int(f.Fd())); err == nil {
+		w.Identity = unix.ByteSliceToString(info.Identity[:])
+	}
+	return w, w.Feed()
+}
+
+// Feed postpones the reset by the timeout.
+func (w *Watchdog) Feed() error {
+	if err := unix.IoctlWatchdogKeepalive(int(w.f.Fd())); err != nil {
+		return fmt.Errorf("cannot feed the watchdog: %w", err)
+	}
+	return nil
+}
+
+// PowerButton waits until somebody presses the power button of the machine, which the kernel shows as an input device
+// (https://docs.kernel.org/input/event-codes.html). It returns when ctx is done, too.
+func PowerButton(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := Uevents(ctx)
+	if err != nil {
+		return err
+	}
+	pressed := make(chan struct{}, 1)
+	watched := map[string]bool{}
+	for {
+		names, err := filepath.Glob("/sys/class/input/event*/device/capabilities/key")
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			event := strings.Split(name, "/")[4]
+			if watched[event] || !hasKey(readLine(name), keyPower) {
+				continue
+			}
+			f, err := os.Open("/dev/input/" + event)
+			if err != nil {
+				continue // gone again, or its node is not there yet: an event follows
+			}
+			watched[event] = true
+			context.AfterFunc(ctx, func() { f.Close() })
+			go watchKey(f, pressed)
+		}
+		select {
+		case <-pressed:
+			return nil
+		case <-events:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+const (
+	eventKey = 1
+	keyPower = 116
+)
+
+// hasKey reads a bitmap of words in hexadecimal, the highest first.
+func hasKey(bitmap string, key int) bool {
+	words := strings.Fields(bitmap)
+	const bits = strconv.IntSize
+	i := len(words) - 1 - key/bits
+	if i < 0 {
+		return false
+	}
+	w, err := strconv.ParseUint(words[i], 16, 64)
+	return err == nil && w>>(key%bits)&1 == 1
+}
+
+func watchKey(f io.Reader, pressed chan<- struct{}) {
+	// struct input_event: a time of two longs, type, code, value
+	const longs = 2 * strconv.IntSize / 8
+	b := make([]byte, longs+8)
+	for {
+		if _, err := io.ReadFull(f, b); err != nil {
+			return
+		}
+		le := binary.LittleEndian
+		if le.Uint16(b[longs:]) == eventKey && le.Uint16(b[longs+2:]) == keyPower && le.Uint32(b[longs+4:]) == 1 {
+			select {
+			case pressed <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// KernelLog returns the lines that the kernel logs from now on (or all that it still knows, with all), without their
+// prefix, until ctx is done (https://docs.kernel.org/ABI/testing/dev-kmsg).
+func KernelLog(ctx context.Context, all bool) (<-chan string, error) {
+	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the kernel's log: %w", err)
+	}
+	if !all {
+		if _, err := f.Seek(0, io.SeekEnd); err != nil {
+			return nil, fmt.Errorf("cannot read the kernel's log: %w", err)
+		}
+	}
+	lines := make(chan string, 64)
+	context.AfterFunc(ctx, func() { f.Close() })
+	go func() {
+		defer close(lines)
+		buf := make([]byte, 16<<10)
+		for {
+			n, err := f.Read(buf)
+			if errors.Is(err, unix.EPIPE) {
+				continue // lines were overwritten before they were read
+			}
+			if err != nil {
+				return
+			}
+			_, text, _ := strings.Cut(string(buf[:n]), ";")
+			text, _, _ = strings.Cut(text, "\n")
+			select {
+			case lines <- text:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return lines, nil
+}
