@@ -1,0 +1,136 @@
+// Package boot is the boot sequence as data: one table that a person reads whole and `skerry explain --boot` prints, and
+// the runner that carries it out and writes the timeline.
+//
+// The table holds no code. Process 1 binds an [Action] to each step's name, so that the table can be printed on a
+// workstation that could not run it.
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Stage says from which root file system a step runs.
+type Stage string
+
+const (
+	// Initramfs is the kernel's own archive: all that is there before the root file system is.
+	Initramfs Stage = "initramfs"
+	// Root is the verified root file system.
+	Root Stage = "root"
+)
+
+// A Policy says what a failed step means.
+type Policy string
+
+const (
+	// Reboot: without this step the machine is of no use. It says why, waits and restarts; the boot loader counts the
+	// attempt and falls back to the other slot when there are no more.
+	Reboot Policy = "reboot"
+	// Degrade: the machine is of use without it. The problem is shown and the boot goes on.
+	Degrade Policy = "go on"
+)
+
+// A Step is one row of the table.
+type Step struct {
+	Name      string
+	Stage     Stage
+	OnFailure Policy
+	// Doc says what the step does, in a sentence.
+	Doc string
+}
+
+// Table returns the boot sequence, in order.
+func Table() []Step {
+	return []Step{
+		{"mounts", Initramfs, Reboot, "mount proc, sysfs, devtmpfs and a tmpfs for /run"},
+		{"modules", Initramfs, Reboot, "load the drivers that lead to the root file system"},
+		{"clock-floor", Initramfs, Degrade, "set the clock to the time of the build if it is earlier"},
+		{"slot", Initramfs, Reboot, "read from the kernel command line which slot was booted"},
+		{"disk", Initramfs, Reboot, "wait for the disk that the firmware booted"},
+		{"verity", Initramfs, Reboot, "protect the slot's root partition by its hash tree"},
+		{"root", Initramfs, Reboot, "mount the root file system read-only and go on from there"},
+
+		{"system-mounts", Root, Reboot, "mount devpts, shm, cgroup v2 and the other kernel file systems; share mounts with containers"},
+		{"watchdog", Root, Degrade, "start the hardware watchdog, fed only while process 1 supervises"},
+		{"kernel-settings", Root, Degrade, "set the sysctls that containers, forwarding and panics need"},
+		{"drivers", Root, Degrade, "load modules for Kubernetes, drivers for the devices found and for those that appear later"},
+		{"data", Root, Reboot, "make the data partition on first boot, grow it to the disk's end, check it, mount it on /var"},
+		{"boot-partition", Root, Degrade, "mount the firmware's partition read-only on /boot"},
+		{"etc", Root, Reboot, "lay a writable /etc in memory over the image's"},
+		{"identity", Root, Reboot, "read the machine's identity, or make it once"},
+		{"clock", Root, Degrade, "set the clock to when the machine last ran if it is earlier"},
+		{"config", Root, Degrade, "read the configuration from boot partition and image; set the hostname"},
+		{"network", Root, Degrade, "bring up loopback and wired links; addresses follow while the boot goes on"},
+		{"time", Root, Degrade, "keep the clock by NTP, in the background"},
+		{"services", Root, Reboot, "start containerd, Kubernetes and the device API"},
+		{"healthy", Root, Degrade, "wait until all services are ready"},
+		{"mark-good", Root, Degrade, "tell the boot loader that this slot works"},
+	}
+}
+
+// An Action does the work of a step.
+type Action func(ctx context.Context) error
+
+// A Record is a step's line in the timeline. Times are since the kernel started.
+type Record struct {
+	Step
+	Start, End time.Duration
+	Err        error
+}
+
+// A Runner carries the steps of one stage out.
+type Runner struct {
+	// Actions are bound by the step's name.
+	Actions map[string]Action
+	// Uptime is the clock of the timeline.
+	Uptime func() time.Duration
+	// Begin is told of each step before it runs, Done after.
+	Begin func(Step)
+	Done  func(Record)
+}
+
+// Run runs the steps of stage in order. It stops at the first failure of a step whose policy is Reboot, and returns
+// that error; of the others Done has heard. A step without an action, or an action without a step, is an error before
+// anything runs.
+func (r *Runner) Run(ctx context.Context, steps []Step, stage Stage) error {
+	if err := r.check(steps, stage); err != nil {
+		return err
+	}
+	for _, s := range steps {
+		if s.Stage != stage {
+			continue
+		}
+		r.Begin(s)
+		rec := Record{Step: s, Start: r.Uptime()}
+		rec.Err = r.Actions[s.Name](ctx)
+		rec.End = r.Uptime()
+		r.Done(rec)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if rec.Err != nil && s.OnFailure == Reboot {
+			return fmt.Errorf("boot step %s failed: %w", s.Name, rec.Err)
+		}
+	}
+	return nil
+}
+
+func (r *Runner) check(steps []Step, stage Stage) error {
+	bound := 0
+	for _, s := range steps {
+		if s.Stage != stage {
+			continue
+		}
+		if r.Actions[s.Name] == nil {
+			return fmt.Errorf("boot step %s has no action", s.Name)
+		}
+		bound++
+	}
+	if bound != len(r.Actions) {
+		return errors.New("an action is bound to no boot step of this stage")
+	}
+	return nil
+}
