@@ -73,6 +73,7 @@ func TestWalkDebRefusesEscapes(t *testing.T) {
 	for _, m := range []fetchtest.Member{
 		{Name: "/etc/passwd", Content: "x"},
 		{Name: "../x", Content: "x"},
+		{Name: "..", Dir: true},
 		{Name: "./usr/../../x", Content: "x"},
 		{Name: "./ok", HardLink: "../../etc/passwd"},
 	} {
