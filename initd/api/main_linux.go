@@ -1,0 +1,92 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	v1 "github.com/skerryos/skerry/initd/api/v1"
+)
+
+// Main is the process skerry-api. It takes no flags and no configuration. It serves the device API on the unix socket
+// v1.SocketPath (mode 0600: root only) and, in a virtual machine with the virtio-serial port v1.HostPort, to the host;
+// tells its supervisor READY=1 when both listen; and ends on SIGTERM or SIGINT after the answers under way, or with an
+// error when it cannot serve any more.
+func Main() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	// Process 1 takes SIGTERM as reboot and SIGUSR2 as poweroff.
+	handler := New(Options{Root: "/", Reboot: signalInit(syscall.SIGTERM), PowerOff: signalInit(syscall.SIGUSR2)})
+	listeners, err := listen("/")
+	if err != nil {
+		return err
+	}
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		slog.Warn("cannot tell the supervisor that the API is ready", "reason", err)
+	}
+	return serve(ctx, handler, listeners)
+}
+
+func signalInit(s syscall.Signal) func() error {
+	return func() error { return syscall.Kill(1, s) }
+}
+
+// listen opens the socket, and the host's port if there is one.
+func listen(root string) ([]net.Listener, error) {
+	path := root + v1.SocketPath[1:]
+	// What a process that was killed left behind. The supervisor runs one of us at a time.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot remove the old socket %s: %w", path, err)
+	}
+	// The socket is never open to others, not even between its creation and a chmod.
+	mask := syscall.Umask(0o177)
+	socket, err := net.Listen("unix", path)
+	syscall.Umask(mask)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	device, err := findHostPort(root, v1.HostPort)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []net.Listener{socket}, nil
+	}
+	if err != nil {
+		socket.Close()
+		return nil, fmt.Errorf("cannot look for the port to the host: %w", err)
+	}
+	slog.Info("serving the device API to the host", "port", device)
+	return []net.Listener{socket, newHostPort(func() (*os.File, error) { return os.OpenFile(device, os.O_RDWR, 0) })}, nil
+}
+
+// grace is how long answers under way may take when the process is told to end.
+const grace = 2 * time.Second
+
+// serve answers on all listeners until ctx is done, and nil, or one of them fails. It closes them.
+func serve(ctx context.Context, handler http.Handler, listeners []net.Listener) error {
+	// Requests end with ctx too, so that a log that is followed does not use up the grace.
+	server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return ctx }}
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- fmt.Errorf("cannot serve the device API on %s: %w", l.Addr(), server.Serve(l)) }()
+	}
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if shutdown := server.Shutdown(last); errors.Is(shutdown, context.DeadlineExceeded) {
+		server.Close()
+	}
+	return err
+}
