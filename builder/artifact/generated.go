@@ -123,4 +123,5 @@ func libraryVersion(module string) string {
 	return "unknown"
 }
 
-func unixSeconds(date int64) []byte { return strconv.AppendInt(nil, date, 10) }
+// decimalLine is a file that holds one number.
+func decimalLine(n int64) []byte { return append(strconv.AppendInt(nil, n, 10), '\n') }

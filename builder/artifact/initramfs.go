@@ -79,6 +79,7 @@ func (b *Builder) initramfsTree(ctx context.Context, p *plan.Plan) (*Tree, error
 	}
 	// The presence of this file tells programs that they run in an initramfs: os-release(5).
 	add(Entry{Path: "/etc/initrd-release", Mode: 0o644, Content: BytesContent(osRelease(p, digest)), Origin: origin})
+	add(Entry{Path: "/etc/build-time", Mode: 0o644, Content: BytesContent(decimalLine(p.SourceDate)), Origin: origin})
 	var order []string
 	for _, m := range modules {
 		c, cerr := index.Content(m)

@@ -212,7 +212,8 @@ func (b *Builder) addGenerated(ctx context.Context, t *Tree, p *plan.Plan, progr
 	}
 	files := []file{
 		{"/etc/os-release", "says what this system is: os-release(5)", osRelease(p, digest)},
-		{"/usr/lib/skerry/build-time", "the clock is never set to before this", append(unixSeconds(p.SourceDate), '\n')},
+		{"/usr/lib/skerry/build-time", "the clock is never set to before this", decimalLine(p.SourceDate)},
+		{"/usr/lib/skerry/minimum-data-bytes", "a first boot refuses a disk that leaves less for the data partition", decimalLine(p.Disk.MinimumDataBytes)},
 		{"/usr/share/skerry/manifest.json", "says what this image is made of", manifest},
 	}
 	if p.UserData != "" {

@@ -49,12 +49,15 @@ func AppendVerity(ctx context.Context, f interface {
 		leaves = appendHashes(leaves, chunk, salt[:])
 	}
 
-	// Level 0 hashes the data, each further level the one below, until one block is left; stored root first.
-	levels := [][]byte{padToBlock(leaves)}
-	for len(levels[0]) > VerityBlock {
-		levels = append([][]byte{padToBlock(appendHashes(nil, levels[0], salt[:]))}, levels...)
+	// Level 0 hashes the data, each further level the blocks of the one below, until one hash is left; stored root
+	// first. A single data block needs no level: its hash is the root.
+	var levels [][]byte
+	root := leaves
+	for len(root) > sha256.Size {
+		level := padToBlock(root)
+		levels = append([][]byte{level}, levels...)
+		root = appendHashes(nil, level, salt[:])
 	}
-	root := appendHashes(nil, levels[0], salt[:])
 
 	tail := veritySuperblock(blocks, salt[:], seed)
 	for _, l := range levels {
