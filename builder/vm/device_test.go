@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
 
 // servePort serves the socket of a device port as a guest would.
@@ -30,7 +32,8 @@ func TestDevice(t *testing.T) {
 	mux.HandleFunc("GET /v1/kubeconfig", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "kind: Config") })
 	mux.HandleFunc("POST /v1/reboot", func(w http.ResponseWriter, r *http.Request) {})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, "still booting", http.StatusServiceUnavailable)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		io.WriteString(w, `{"error": "still booting", "hint": "ask again"}`)
 	})
 	d := servePort(t, mux)
 
@@ -47,10 +50,10 @@ func TestDevice(t *testing.T) {
 	if err := <-answer; err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Post(t.Context(), "/v1/reboot"); err != nil {
+	if err := d.Reboot(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, err := d.Get(t.Context(), "/v1/status"); err == nil || !strings.Contains(err.Error(), "still booting") {
+	if _, err := d.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "still booting; ask again") {
 		t.Errorf("got error %v, want the device's own words", err)
 	}
 	// After a reboot of the guest the old connection is dead; a new one is made.
@@ -65,7 +68,7 @@ func TestDeviceThatNeverListens(t *testing.T) {
 	d := newDevice(filepath.Join(t.TempDir(), "s"))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := d.Get(ctx, "/v1/status"); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), HostPort) {
+	if _, err := d.get(ctx, "/v1/status"); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), v1.HostPort) {
 		t.Errorf("got error %v", err)
 	}
 }
@@ -81,12 +84,40 @@ func TestDeviceThatClosesMidway(t *testing.T) {
 	d.setOpen(true)
 	answer := make(chan error)
 	go func() {
-		_, err := d.Get(t.Context(), "/v1/status")
+		_, err := d.get(t.Context(), "/v1/status")
 		answer <- err
 	}()
 	<-begun
 	d.setOpen(false)
 	if err := <-answer; err == nil {
 		t.Error("half an answer was taken for a whole one")
+	}
+}
+
+// A device that is not ready is asked again, and what it says last is in the error.
+func TestWaitReady(t *testing.T) {
+	states := make(chan string)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, <-states) })
+	d := servePort(t, mux)
+	d.setOpen(true)
+	d.interval = time.Millisecond
+	go func() {
+		states <- `{"phase": "starting", "message": "services"}`
+		states <- `{"phase": "degraded", "message": "no time", "problems": ["no time server answers"]}`
+		states <- `{"phase": "ready"}`
+	}()
+	if _, err := d.WaitReady(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for range 3 {
+			states <- `{"phase": "degraded", "message": "disk", "problems": ["the disk is full"]}`
+		}
+		cancel()
+	}()
+	if _, err := d.WaitReady(ctx); err == nil || !strings.Contains(err.Error(), "the disk is full") {
+		t.Errorf("got error %v, want what the device said last", err)
 	}
 }

@@ -8,11 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// HostPort is the name of the virtio-serial port over which the device API reaches the workstation
-// (/sys/class/virtio-ports/*/name in the guest).
-const HostPort = "org.skerry.host.0"
+	v1 "github.com/skerryos/skerry/initd/api/v1"
+)
 
 // A machine is what one architecture's virtual machine has of its own on QEMU's command line. Everything that is not
 // here is the same on all of them.
@@ -135,7 +133,7 @@ func (c Config) Command() ([]string, error) {
 			"-qmp", "unix:"+escape(c.monitorSocket())+",server=on,wait=off",
 			"-device", "virtio-serial-pci",
 			"-chardev", "socket,id=device,server=on,wait=off,path="+escape(c.deviceSocket()),
-			"-device", "virtserialport,id=device,chardev=device,name="+HostPort)
+			"-device", "virtserialport,id=device,chardev=device,name="+v1.HostPort)
 	}
 	return args, nil
 }
