@@ -70,15 +70,15 @@ type Program struct {
 // A Link is a symbolic link.
 type Link struct {
 	Position `yaml:"-"`
-	Path   string `yaml:"path"`
-	Target string `yaml:"target"`
-	Reason string `yaml:"reason"`
+	Path     string `yaml:"path"`
+	Target   string `yaml:"target"`
+	Reason   string `yaml:"reason"`
 }
 
 // A Directory is an empty directory.
 type Directory struct {
 	Position `yaml:"-"`
-	Path string `yaml:"path"`
+	Path     string `yaml:"path"`
 	// Mode is the permission bits in octal, as in chmod: "0755".
 	Mode   string `yaml:"mode"`
 	Reason string `yaml:"reason"`

@@ -263,9 +263,9 @@ func kindName(n *yaml.Node) string {
 }
 
 // nearest is the candidate that a person most likely meant: the one with the smallest edit distance, if that is at most
-// a third of the word (and at least 1); otherwise empty.
+// a third of the word, rounded up so that two letters of a short word may be swapped; otherwise empty.
 func nearest(word string, candidates []string) string {
-	best, limit := "", max(1, len(word)/3)
+	best, limit := "", (len(word)+2)/3
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(word), strings.ToLower(c)); d <= limit {
 			best, limit = c, d-1

@@ -13,28 +13,41 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skerryos/skerry/builder/fetch"
 	"github.com/skerryos/skerry/builder/plan"
+	"github.com/skerryos/skerry/initd/boot"
 )
 
 // explainCommand says why something is in an image.
 func explainCommand() *cobra.Command {
 	var in inputs
+	var bootSteps bool
 	c := &cobra.Command{
-		Use:   "explain PATH",
+		Use:   "explain PATH | --boot",
 		Short: "Say why a file, link or container image is in an image",
 		Long: `Explain looks a path of the root file system, or the name of a container image, up in the plan and prints where it
 comes from and why. Nothing has to be built. If only a pattern matches, the packages in question are read (and fetched,
-if the cache does not have them).`,
+if the cache does not have them). With --boot it prints what a device does from power-on until it is ready: each step,
+where it runs, and what happens if it fails.`,
 		Example: `  skerry explain /usr/bin/kubectl
   skerry explain /usr/lib/x86_64-linux-gnu/libmnl.so.0
-  skerry explain skerry.internal/pause:1`,
-		Args: cobra.ExactArgs(1),
+  skerry explain skerry.internal/pause:1
+  skerry explain --boot`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if bootSteps {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if bootSteps {
+				return printBoot(cmd.OutOrStdout())
+			}
 			root, err := repository()
 			if err != nil {
 				return err
@@ -60,7 +73,18 @@ if the cache does not have them).`,
 		},
 	}
 	in.register(c)
+	c.Flags().BoolVar(&bootSteps, "boot", false, "print the steps of a boot")
 	return c
+}
+
+// printBoot writes the table that init itself runs by.
+func printBoot(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "STEP\tWHERE\tON FAILURE\tWHAT")
+	for _, s := range boot.Table() {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", s.Name, s.Stage, s.OnFailure, s.Doc)
+	}
+	return t.Flush()
 }
 
 // explain completes the plan's answer with what only folders and packages know.

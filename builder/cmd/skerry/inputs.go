@@ -61,7 +61,7 @@ func (in *inputs) resolve(root string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := profile.ReadLock(lockFile(root))
+	lock, err := profile.ReadLock(short(lockFile(root)))
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +111,10 @@ func (in *inputs) readUserData(root string, p *profile.Profile) (string, error) 
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the configuration to bake in: %w", err)
+	}
+	// A mistake found now costs seconds; found by a device that was flashed, it costs a walk to it.
+	if err := validateConfig(name, data); err != nil {
+		return "", fmt.Errorf("cannot bake in the configuration %s:\n%w", name, err)
 	}
 	return string(data), nil
 }

@@ -75,7 +75,7 @@ func wanted(root string) (fetch.Want, error) {
 }
 
 func checkLock(cmd *cobra.Command, root string, want fetch.Want) error {
-	lock, err := profile.ReadLock(lockFile(root))
+	lock, err := profile.ReadLock(short(lockFile(root)))
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func checkLock(cmd *cobra.Command, root string, want fetch.Want) error {
 }
 
 func updateLock(cmd *cobra.Command, in *inputs, root string, want fetch.Want) error {
-	file := lockFile(root)
+	file := short(lockFile(root))
 	old := &profile.Lock{}
 	if _, err := os.Stat(file); err == nil {
 		if old, err = profile.ReadLock(file); err != nil {

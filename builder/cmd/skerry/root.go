@@ -22,7 +22,9 @@ func root() *cobra.Command {
 		planCommand(),
 		lockCommand(),
 		explainCommand(),
+		configCommand(),
 		kernelCommand(),
+		runCommand(),
 		versionCommand(),
 	)
 	return c
