@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -254,12 +253,4 @@ func (m *meter) Read(p []byte) (int, error) {
 		m.step(m.done)
 	}
 	return n, err
-}
-
-// Forget removes what arrived of a file that was never completed.
-func (c *Cache) Forget(f File) error {
-	if err := os.Remove(c.path(f) + ".part"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot remove the incomplete download of %s: %w", f.Name, err)
-	}
-	return nil
 }

@@ -25,7 +25,7 @@ func example() Input {
 			Name:    "small",
 			Version: "1.2.3",
 			Packages: []profile.Package{
-				{Position: at(1), Name: "nftables", Files: []string{"usr/sbin/nft", "usr/share/doc/*/copyright"}, Reason: "packet filter"},
+				{Position: at(1), Name: "nftables", Files: []string{"usr/share/doc/*/copyright", "usr/sbin/nft"}, Reason: "packet filter"},
 				{Position: at(2), Name: "busybox-static", Reason: "tests"},
 				{Position: at(3), Name: "libc6", Files: []string{"usr/lib/*/libc.so.6"}, Reason: "C library"},
 			},
