@@ -11,39 +11,25 @@ import (
 	"github.com/skerryos/skerry/builder/vm"
 )
 
-// fetchKubeconfig writes the administrator's kubeconfig to file as soon as the machine has one, and says so.
+// fetchKubeconfig writes the administrator's kubeconfig to file once the machine is ready and has one, and says so. An agent
+// never has one.
 func fetchKubeconfig(ctx context.Context, m *vm.VM, port int, file string, say func(string, ...any)) {
-	b, err := awaitKubeconfig(ctx, m.Device)
+	if _, err := m.Device.WaitReady(ctx); err != nil {
+		return // the machine or we end first; the console has told why
+	}
+	b, err := m.Device.Kubeconfig(ctx)
 	if err == nil {
 		b, err = redirectKubeconfig(b, fmt.Sprintf("https://127.0.0.1:%d", port))
 	}
 	if err == nil {
 		err = renameio.WriteFile(file, b, 0o600)
 	}
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		say("cannot fetch the kubeconfig: %v", err)
-		return
-	}
-	say("kubectl --kubeconfig %s get nodes", short(file))
-}
-
-// awaitKubeconfig asks until there is a kubeconfig. An agent never has one.
-func awaitKubeconfig(ctx context.Context, d *vm.Device) ([]byte, error) {
-	again := time.NewTicker(time.Second)
-	defer again.Stop()
-	for {
-		b, err := d.Kubeconfig(ctx)
-		if err == nil {
-			return b, nil
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		say("ready after %v, but there is no kubeconfig: %v", m.Uptime().Round(time.Second), err)
+	default:
+		say("ready after %v: kubectl --kubeconfig %s get nodes", m.Uptime().Round(time.Second), short(file))
 	}
 }
 
