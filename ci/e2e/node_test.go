@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -87,9 +86,9 @@ func healthy(t *testing.T, n *node) {
 func service(t *testing.T, n *node) {
 	k := n.client(t)
 	k.apply(t, "web.yaml")
-	k.apply(t, "tools.yaml")
+	k.apply(t, "host.yaml")
 	k.rollout(t, "deployment/web")
-	k.do(t, "wait", "pod/tools", "pod/host", "--for=condition=Ready", "--timeout="+accelerator.Patience(50*time.Second).String())
+	k.do(t, "wait", "pod/client", "pod/host", "--for=condition=Ready", "--timeout="+accelerator.Patience(50*time.Second).String())
 	pods := strings.Fields(k.do(t, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}"))
 	if len(pods) != 2 {
 		t.Fatalf("there are pods %q, want two", pods)
@@ -99,7 +98,7 @@ func service(t *testing.T, n *node) {
 		// Both replicas must answer: a Service that knows only one of them is broken.
 		answered := map[string]bool{}
 		eventually(t, 10*time.Second, "http://"+host+" from a pod", func(ctx context.Context) error {
-			answer, err := k.try(ctx, "exec", "tools", "--", "wget", "-q", "-O-", "-T5", "http://"+host+"/")
+			answer, err := k.try(ctx, "exec", "client", "--", "wget", "-q", "-O-", "-T5", "http://"+host+"/")
 			if err != nil {
 				return err
 			}
@@ -116,10 +115,10 @@ func service(t *testing.T, n *node) {
 
 func streams(t *testing.T, n *node) {
 	k := n.client(t)
-	if got := k.do(t, "exec", "tools", "--", "sh", "-c", "echo out; hostname"); got != "out\ntools" {
+	if got := k.do(t, "exec", "client", "--", "sh", "-c", "echo out; hostname"); got != "out\nclient" {
 		t.Errorf("exec printed %q", got)
 	}
-	if _, err := k.try(patience(t, 10*time.Second), "exec", "tools", "--", "sh", "-c", "exit 3"); err == nil || !strings.Contains(err.Error(), "exit code 3") {
+	if _, err := k.try(patience(t, 10*time.Second), "exec", "client", "--", "sh", "-c", "exit 3"); err == nil || !strings.Contains(err.Error(), "exit code 3") {
 		t.Errorf("exec of a command that fails: %v, want its exit code", err)
 	}
 	t.Run("cp", func(t *testing.T) { copyFiles(t, k) })
@@ -133,8 +132,8 @@ func copyFiles(t *testing.T, k kubectl) {
 	dir := t.TempDir()
 	there, back := filepath.Join(dir, "there"), filepath.Join(dir, "back")
 	must(t, os.WriteFile(there, content, 0o644))
-	k.do(t, "cp", there, "tools:/tmp/file")
-	k.do(t, "cp", "tools:/tmp/file", back)
+	k.do(t, "cp", there, "client:/tmp/file")
+	k.do(t, "cp", "client:/tmp/file", back)
 	got, err := os.ReadFile(back)
 	must(t, err)
 	if !bytes.Equal(got, content) {
@@ -174,40 +173,22 @@ func forwardPort(t *testing.T, k kubectl) {
 	}
 }
 
+// The pod client writes "tick N" each second: lines must come that were not there when following began.
 func followLogs(t *testing.T, k kubectl) {
-	pod := k.do(t, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}")
-	address := k.do(t, "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
-	out := stream(t, k, "logs", "-f", "--tail=0", pod)
-	// The line that is asked for is written after logs began to follow, or logs would not know of it: the request is repeated until
-	// one comes through.
-	lines := make(chan string)
-	go func() {
-		defer close(lines)
-		for {
-			line, err := out.ReadString('\n')
-			if err != nil {
-				return
-			}
-			lines <- line
+	out := stream(t, k, "logs", "-f", "--tail=1", "client")
+	var numbers []int
+	for range 3 {
+		line, err := out.ReadString('\n')
+		must(t, err)
+		var number int
+		if _, err := fmt.Sscanf(line, "tick %d\n", &number); err != nil {
+			t.Fatalf("logs -f prints %q", line)
 		}
-	}()
-	eventually(t, 20*time.Second, "a line of the log that is followed", func(ctx context.Context) error {
-		if _, err := k.try(ctx, "exec", "tools", "--", "wget", "-q", "-O-", "http://"+address+":8080/"); err != nil {
-			return err
-		}
-		select {
-		case line, ok := <-lines:
-			if !ok {
-				return errors.New("kubectl logs -f ended")
-			}
-			if !strings.Contains(line, "request") {
-				return fmt.Errorf("the line is %q, want that of a request", line)
-			}
-			return nil
-		case <-time.After(time.Second):
-			return errors.New("no line came")
-		}
-	})
+		numbers = append(numbers, number)
+	}
+	if numbers[1] != numbers[0]+1 || numbers[2] != numbers[1]+1 {
+		t.Errorf("logs -f prints ticks %d, want three in a row", numbers)
+	}
 }
 
 func metrics(t *testing.T, n *node) {

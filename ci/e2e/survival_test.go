@@ -11,15 +11,15 @@ import (
 	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
 
-// storeURL is the server with the volume, by the name that its headless Service gives the pod.
-const storeURL = "http://store-0.store:8080/data/"
+// keeperURL is the server with the volume, by the name that its headless Service gives the pod.
+const keeperURL = "http://keeper-0.keeper:8080/data/"
 
 // store puts a value under a name; the answer comes when it is on disk. Busybox' wget has no PUT, so it is spelt out.
 func store(ctx context.Context, k kubectl, name, value string) error {
-	request := fmt.Sprintf(`PUT /data/%s HTTP/1.1\r\nHost: store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s`, name, len(value), value)
-	out, err := k.try(ctx, "exec", "tools", "--", "sh", "-c", `printf '`+request+`' | nc store-0.store 8080`)
+	request := fmt.Sprintf(`PUT /data/%s HTTP/1.1\r\nHost: keeper\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s`, name, len(value), value)
+	out, err := k.try(ctx, "exec", "client", "--", "sh", "-c", `printf '`+request+`' | nc keeper-0.keeper 8080`)
 	if err == nil && !strings.Contains(out, " 204 ") {
-		err = fmt.Errorf("the store answers %q", out)
+		err = fmt.Errorf("the keeper answers %q", out)
 	}
 	return err
 }
@@ -28,7 +28,7 @@ func store(ctx context.Context, k kubectl, name, value string) error {
 func expectStored(t *testing.T, k kubectl, name, value string) {
 	t.Helper()
 	eventually(t, time.Minute, "stored value "+name, func(ctx context.Context) error {
-		got, err := k.try(ctx, "exec", "tools", "--", "wget", "-q", "-O-", "-T5", storeURL+name)
+		got, err := k.try(ctx, "exec", "client", "--", "wget", "-q", "-O-", "-T5", keeperURL+name)
 		if err == nil && got != value {
 			err = fmt.Errorf("it is %q, want %q", got, value)
 		}
@@ -38,11 +38,11 @@ func expectStored(t *testing.T, k kubectl, name, value string) {
 
 func writeVolume(t *testing.T, n *node) {
 	k := n.client(t)
-	k.apply(t, "store.yaml")
-	k.rollout(t, "statefulset/store")
+	k.apply(t, "volume.yaml")
+	k.rollout(t, "statefulset/keeper")
 	eventually(t, 20*time.Second, "store a value", func(ctx context.Context) error { return store(ctx, k, "first", "one") })
 	expectStored(t, k, "first", "one")
-	if got := k.do(t, "get", "pvc", "data-store-0", "-o", "jsonpath={.status.phase}"); got != "Bound" {
+	if got := k.do(t, "get", "pvc", "data-keeper-0", "-o", "jsonpath={.status.phase}"); got != "Bound" {
 		t.Errorf("the claim is %s, want Bound", got)
 	}
 }
@@ -114,7 +114,7 @@ func killService(t *testing.T, n *node, k kubectl, before v1.Service) {
 		return err
 	})
 	eventually(t, 20*time.Second, "exec after the kill", func(ctx context.Context) error {
-		_, err := k.try(ctx, "exec", "tools", "--", "wget", "-q", "-O-", "-T5", "http://web/")
+		_, err := k.try(ctx, "exec", "client", "--", "wget", "-q", "-O-", "-T5", "http://web/")
 		return err
 	})
 	if now := kernelUptime(t, k); n.boots() != boots || now < uptime {
@@ -137,8 +137,8 @@ func recovered(t *testing.T, n *node) kubectl {
 	n.waitReady(t)
 	k := n.client(t)
 	k.rollout(t, "deployment/web")
-	k.rollout(t, "statefulset/store")
-	k.do(t, "wait", "pod/tools", "pod/host", "--for=condition=Ready", "--timeout="+accelerator.Patience(50*time.Second).String())
+	k.rollout(t, "statefulset/keeper")
+	k.do(t, "wait", "pod/client", "pod/host", "--for=condition=Ready", "--timeout="+accelerator.Patience(50*time.Second).String())
 	service(t, n)
 	return k
 }
