@@ -3,8 +3,8 @@ package machine
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -176,39 +176,42 @@ func BootedPartition() string {
 }
 
 // ExtendPartition makes the partition reach to the disk's end (see [Table.Extend]), tells the kernel, and returns its
-// device node and whether it was made or grown.
-func ExtendPartition(d *BlockDevice, name string, kind, id GUID, minimum int64) (path string, changed bool, err error) {
+// device node.
+func ExtendPartition(d *BlockDevice, name string, kind, id GUID, minimum int64) (path string, err error) {
 	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
 	if err != nil {
-		return "", false, fmt.Errorf("cannot open disk: %w", err)
+		return "", fmt.Errorf("cannot open disk: %w", err)
 	}
 	defer f.Close()
 	t, err := ReadTable(f, uint64(d.Bytes/sectorSize))
 	if err != nil {
-		return "", false, fmt.Errorf("disk %s: %w", d.Path, err)
+		return "", fmt.Errorf("disk %s: %w", d.Path, err)
 	}
 	existed := t.find(name) >= 0
 	number, changed, err := t.Extend(name, kind, id, minimum)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
 	path = partitionPath(d.Path, number)
 	if !changed {
-		return path, false, nil
-	}
-	if err := t.Write(f); err != nil {
-		return "", false, fmt.Errorf("disk %s: %w", d.Path, err)
-	}
-	op := blkpgAdd
-	if existed {
-		op = blkpgResize
+		return path, nil
 	}
 	p := t.Partitions[number-1]
+	op := blkpgResize
+	if !existed {
+		op = blkpgAdd
+		if err := wipeFilesystem(f, int64(p.First)*sectorSize, p.Bytes()); err != nil {
+			return "", fmt.Errorf("cannot clear the place of partition %s: %w", path, err)
+		}
+	}
+	if err := t.Write(f); err != nil {
+		return "", fmt.Errorf("disk %s: %w", d.Path, err)
+	}
 	if err := blkpg(f, op, number, int64(p.First)*sectorSize, p.Bytes()); err != nil {
-		return "", false, fmt.Errorf("cannot tell the kernel of partition %s: %w", path, err)
+		return "", fmt.Errorf("cannot tell the kernel of partition %s: %w", path, err)
 	}
 	d.Parts[name] = path
-	return path, true, nil
+	return path, nil
 }
 
 func partitionPath(disk string, number int) string {
@@ -240,22 +243,60 @@ func blkpg(f *os.File, op, number int, start, length int64) error {
 	p := blkpgPartition{start: start, length: length, number: int32(number)}
 	arg := blkpgArg{op: int32(op), length: int32(unsafe.Sizeof(p)), data: unsafe.Pointer(&p)}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), ioctlBLKPG, uintptr(unsafe.Pointer(&arg)))
-	if errno != 0 && !errors.Is(errno, unix.EBUSY) {
+	if errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// HasFilesystem tells whether a device starts with an ext4 file system (its magic number is at byte 1080).
-func HasFilesystem(path string) (bool, error) {
+// The superblock of ext4 is at byte 1024 of its device; the first spare copy starts at block 32768 where blocks have 4096
+// bytes (https://docs.kernel.org/filesystems/ext4/globals.html#super-block).
+const (
+	ext4Superblock = 1024
+	ext4Spare      = 32768 * 4096
+)
+
+// wipeFilesystem makes sure that a new partition shows no file system that a former partition had at the same place:
+// a device that is flashed anew starts anew. It must be done before the partition is in the table: from then on a file
+// system is one to keep.
+func wipeFilesystem(d Disk, start, length int64) error {
+	for _, at := range []int64{0, ext4Spare} {
+		if n := min(1<<20, length-at); n > 0 {
+			if _, err := d.WriteAt(make([]byte, n), start+at); err != nil {
+				return err
+			}
+		}
+	}
+	return d.Sync()
+}
+
+// Filesystem returns the size in bytes of the ext4 file system on a device, 0 if there is none, and that of the device,
+// which is larger when the partition has grown since.
+func Filesystem(path string) (filesystem, device int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return 0, 0, err
 	}
 	defer f.Close()
-	b := make([]byte, 2)
-	if _, err := f.ReadAt(b, 1080); err != nil {
-		return false, fmt.Errorf("cannot read %s: %w", path, err)
+	if device, err = f.Seek(0, io.SeekEnd); err != nil {
+		return 0, 0, fmt.Errorf("cannot ask for the size of %s: %w", path, err)
 	}
-	return binary.LittleEndian.Uint16(b) == 0xef53, nil
+	b := make([]byte, 1024)
+	if _, err := f.ReadAt(b, ext4Superblock); err != nil {
+		return 0, 0, fmt.Errorf("cannot read the superblock of %s: %w", path, err)
+	}
+	return ext4Bytes(b), device, nil
+}
+
+// ext4Bytes is the size that a superblock tells.
+func ext4Bytes(super []byte) int64 {
+	le := binary.LittleEndian
+	if le.Uint16(super[0x38:]) != 0xef53 {
+		return 0
+	}
+	blocks := uint64(le.Uint32(super[0x4:]))
+	if le.Uint32(super[0x60:])&0x80 != 0 { // incompatible feature 64bit
+		blocks |= uint64(le.Uint32(super[0x150:])) << 32
+	}
+	return int64(blocks << (10 + le.Uint32(super[0x18:])&0xf))
 }

@@ -21,6 +21,11 @@ const (
 	gptArrayBlocks = gptEntries * gptEntrySize / sectorSize
 	// alignment of partitions, in sectors: 1 MiB, a multiple of the erase blocks of cards and disks
 	gptAlign = 2048
+
+	// The first copy's entries are in the first place, behind its header, but for the moments of a change: see Table.Write.
+	gptFirstPlace  = 2
+	gptSecondPlace = gptFirstPlace + gptArrayBlocks
+	gptFirstUsable = gptSecondPlace
 )
 
 // A GUID in the mixed byte order of the specification.
@@ -46,6 +51,9 @@ type Table struct {
 	Sectors    uint64
 	DiskID     GUID
 	Partitions [gptEntries]Partition
+
+	// place is the sector of the first copy's entries; 0 where that copy is damaged.
+	place uint64
 }
 
 // A Disk is what a table is read from and written to.
@@ -67,6 +75,7 @@ func ReadTable(d io.ReaderAt, sectors uint64) (*Table, error) {
 		return t, nil
 	}
 	if t, err2 := readTableAt(d, sectors-1, sectors); err2 == nil {
+		t.place = 0
 		return t, nil
 	}
 	return nil, err
@@ -96,7 +105,7 @@ func readTableAt(d io.ReaderAt, at, sectors uint64) (*Table, error) {
 	if crc32.ChecksumIEEE(array) != le.Uint32(h[88:]) {
 		return nil, ErrNoTable
 	}
-	t := &Table{Sectors: sectors, DiskID: GUID(h[56:72])}
+	t := &Table{Sectors: sectors, DiskID: GUID(h[56:72]), place: le.Uint64(h[72:])}
 	for i := range t.Partitions {
 		e := array[i*gptEntrySize:]
 		name := make([]uint16, 36)
@@ -113,8 +122,9 @@ func readTableAt(d io.ReaderAt, at, sectors uint64) (*Table, error) {
 
 func (t *Table) lastUsable() uint64 { return t.Sectors - gptArrayBlocks - 2 }
 
-// encode returns the table's entries, and its header for the copy at sector at whose entries start at sector array.
-func (t *Table) encode(at, other, array uint64) (entries, header []byte) {
+// encode returns the table's entries, and its header for the copy at sector at, whose entries start at sector array and
+// leave the sectors from usable on to partitions.
+func (t *Table) encode(at, other, array, usable uint64) (entries, header []byte) {
 	le := binary.LittleEndian
 	entries = make([]byte, gptEntries*gptEntrySize)
 	for i, p := range t.Partitions {
@@ -136,7 +146,7 @@ func (t *Table) encode(at, other, array uint64) (entries, header []byte) {
 	le.PutUint32(header[12:], gptHeaderSize)
 	le.PutUint64(header[24:], at)
 	le.PutUint64(header[32:], other)
-	le.PutUint64(header[40:], gptArrayBlocks+2)
+	le.PutUint64(header[40:], usable)
 	le.PutUint64(header[48:], t.lastUsable())
 	copy(header[56:], t.DiskID[:])
 	le.PutUint64(header[72:], array)
@@ -147,18 +157,37 @@ func (t *Table) encode(at, other, array uint64) (entries, header []byte) {
 	return entries, header
 }
 
-// Write writes both copies so that one of them is valid at every moment: the second copy first, at the end of the disk,
-// and only when it is on the medium the first one. Firmware, and a kernel started with the argument `gpt`, take the second
-// copy while the first is damaged.
+// Write changes the table on the disk so that a power cut at any moment leaves a first copy that is valid, the former or
+// the new one: a kernel looks at no other, unless it is told to.
+//
+// Entries and header do not fit into one sector, so they are never changed together. New entries go to a place that no
+// header points to (the second place is free, since partitions start at 1 MiB), and when they are on the medium the
+// header, a single sector, is pointed at them. The same once more brings them back to the usual place. The copy at the
+// disk's end is written before all that: a disk that became larger has no other one that counts.
 func (t *Table) Write(d Disk) error {
+	for _, p := range t.Partitions {
+		if p.Type != (GUID{}) && p.First < gptSecondPlace+gptArrayBlocks {
+			return fmt.Errorf("cannot change the partition table safely: partition %q starts at sector %d, which is too near to it", p.Name, p.First)
+		}
+	}
 	last := t.Sectors - 1
-	entries, header := t.encode(last, 1, last-gptArrayBlocks)
+	entries, header := t.encode(last, 1, last-gptArrayBlocks, gptFirstUsable)
 	if err := writeSync(d, append(entries, header...), last-gptArrayBlocks); err != nil {
 		return fmt.Errorf("cannot write second copy of the partition table: %w", err)
 	}
-	entries, header = t.encode(1, last, 2)
-	if err := writeSync(d, append(header, entries...), 1); err != nil {
-		return fmt.Errorf("cannot write partition table: %w", err)
+	places := []uint64{gptFirstPlace}
+	if t.place == gptFirstPlace {
+		places = []uint64{gptSecondPlace, gptFirstPlace}
+	}
+	for _, place := range places {
+		entries, header := t.encode(1, last, place, place+gptArrayBlocks)
+		if err := writeSync(d, entries, place); err != nil {
+			return fmt.Errorf("cannot write entries of the partition table: %w", err)
+		}
+		if err := writeSync(d, header, 1); err != nil {
+			return fmt.Errorf("cannot write header of the partition table: %w", err)
+		}
+		t.place = place
 	}
 	return nil
 }

@@ -76,8 +76,11 @@ func (r *Reaper) Start(cmd *exec.Cmd) (<-chan syscall.WaitStatus, error) {
 	return ended, nil
 }
 
-// Output runs a program to its end and returns what it wrote to both of its streams. The error names the program and
-// holds its last words.
+// maxOutput is how much of a program's output is kept, in bytes: a repair of a file system can have a lot to say.
+const maxOutput = 1 << 20
+
+// Output runs a program to its end and returns what it wrote to both of its streams, and its exit status. The error
+// names the program and is about one that could not be started, did not end in time or was ended by a signal.
 func (r *Reaper) Output(ctx context.Context, path string, args ...string) ([]byte, int, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -94,7 +97,8 @@ func (r *Reaper) Output(ctx context.Context, path string, args ...string) ([]byt
 	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL) })
 	defer stop()
 	var out bytes.Buffer
-	_, _ = io.Copy(&out, io.LimitReader(read, 1<<20))
+	_, _ = io.Copy(&out, io.LimitReader(read, maxOutput))
+	_, _ = io.Copy(io.Discard, read) // or the program would wait for a reader
 	status := <-ended
 	if ctx.Err() != nil {
 		return out.Bytes(), -1, fmt.Errorf("%s did not end in time: %w", path, ctx.Err())

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/skerryos/skerry/initd/machine"
+)
+
+// fsTimeout bounds mke2fs and e2fsck: a full check of a large, slow disk takes many minutes.
+const fsTimeout = time.Hour
+
+// data mounts the data partition on /var. On the first boot it makes the partition behind the slots and the file system
+// on it; when the image was copied to a larger disk later, both grow.
+func (r *root) data(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, fsTimeout)
+	defer cancel()
+	text, err := os.ReadFile(dataSizeFile)
+	if err != nil {
+		return err
+	}
+	minimum, err := strconv.ParseInt(trimmed(text), 10, 64)
+	if err != nil {
+		return fmt.Errorf("cannot read %s: %w", dataSizeFile, err)
+	}
+	var id machine.GUID
+	if _, err := rand.Read(id[:]); err != nil {
+		return err
+	}
+	id[7], id[8] = id[7]&0x0f|0x40, id[8]&0x3f|0x80 // a version 4 UUID, in the table's byte order
+	device, err := machine.ExtendPartition(r.disk, machine.DataPartition, machine.VarPartition, id, minimum)
+	if err != nil {
+		return err
+	}
+	if err := r.makeFilesystem(ctx, device); err != nil {
+		return err
+	}
+	if err := r.checkFilesystem(ctx, device); err != nil {
+		return err
+	}
+	if err := r.growFilesystem(ctx, device); err != nil {
+		r.problem("the data file system could not grow to the size of its partition, and keeps its size: " + err.Error())
+	}
+	// commit: metadata that nobody asked to be synced may wait longer, which saves a card many writes.
+	err = machine.Mount{Source: device, Target: "/var", Type: "ext4", Flags: unix.MS_NOATIME,
+		Data: "commit=30,errors=remount-ro"}.Do()
+	if err != nil {
+		return fmt.Errorf("%w; nothing on it was changed", err)
+	}
+	for _, dir := range []string{"/var/lib", "/var/log", "/var/tmp", stateDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeFilesystem makes the file system on a partition that never had one. A file system whose first block is damaged has
+// copies of it further on, and is left for e2fsck to repair.
+func (r *root) makeFilesystem(ctx context.Context, device string) error {
+	size, _, err := machine.Filesystem(device)
+	if err != nil || size > 0 {
+		return err
+	}
+	if _, status, err := r.reaper.Output(ctx, "/usr/sbin/e2fsck", "-n", "-b", "32768", "-B", "4096", device); err == nil && status&8 == 0 {
+		return nil
+	}
+	r.logf("making the data file system on %s", device)
+	out, status, err := r.reaper.Output(ctx, "/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-L", machine.DataPartition,
+		"-m", "1", "-E", "lazy_itable_init=1,lazy_journal_init=1", device)
+	if err == nil && status != 0 {
+		err = fmt.Errorf("mke2fs ended with status %d: %s", status, trimmed(out))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot make the data file system on %s: %w", device, err)
+	}
+	return nil
+}
+
+// checkFilesystem repairs what can be repaired (e2fsck(8): status 0 clean, 1 repaired, 2 repaired and reboot wanted, 4 not
+// repaired). It is quick on a file system that was unmounted, and replays the journal on one that was not.
+func (r *root) checkFilesystem(ctx context.Context, device string) error {
+	out, status, err := r.reaper.Output(ctx, "/usr/sbin/e2fsck", "-p", device)
+	if err == nil && status&4 != 0 {
+		r.problem("the data file system was damaged and has been repaired; files in /var/lost+found may have been lost from their places")
+		out, status, err = r.reaper.Output(ctx, "/usr/sbin/e2fsck", "-f", "-y", device)
+	}
+	if err == nil && status > 3 {
+		err = fmt.Errorf("e2fsck ended with status %d: %s", status, trimmed(out))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot check the data file system on %s: %w", device, err)
+	}
+	return nil
+}
+
+// growSlack is what a file system may leave unused at the end of its partition, in bytes: the piece of a block group that
+// is too small for the group's own tables.
+const growSlack = 16 << 20
+
+// growFilesystem looks at the sizes and not at whether the partition has just grown: a power cut may have come between the
+// two.
+func (r *root) growFilesystem(ctx context.Context, device string) error {
+	size, partition, err := machine.Filesystem(device)
+	if err != nil || partition-size <= growSlack {
+		return err
+	}
+	r.logf("growing the data file system from %d to %d MiB", size>>20, partition>>20)
+	// resize2fs wants a file system that was checked by force.
+	for _, program := range [][]string{{"/usr/sbin/e2fsck", "-f", "-p", device}, {"/usr/sbin/resize2fs", device}} {
+		out, status, err := r.reaper.Output(ctx, program[0], program[1:]...)
+		if err == nil && status > 1 {
+			err = fmt.Errorf("%s ended with status %d: %s", program[0], status, trimmed(out))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/skerryos/skerry/initd/boot"
+	"github.com/skerryos/skerry/initd/machine"
+)
+
+const (
+	// diskTimeout is how long a disk may take to appear: USB disks need many seconds.
+	diskTimeout = 90 * time.Second
+	newRoot     = "/sysroot"
+	rootInit    = "/usr/sbin/init"
+	nosuid      = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+)
+
+// initramfs is the first of the two stages: from the kernel's archive to the verified root file system.
+type initramfs struct {
+	*process
+	disk *machine.BlockDevice
+	root string // device that verity protects
+}
+
+func (s *initramfs) actions() map[string]boot.Action {
+	return map[string]boot.Action{
+		"mounts":      s.mounts,
+		"modules":     s.modules,
+		"clock-floor": s.clockFloor,
+		"slot":        s.slot,
+		"disk":        s.findDisk,
+		"verity":      s.verity,
+		"root":        s.mountRoot,
+	}
+}
+
+func (s *initramfs) mounts(context.Context) error {
+	for _, m := range []machine.Mount{
+		{Source: "proc", Target: "/proc", Type: "proc", Flags: nosuid},
+		{Source: "sysfs", Target: "/sys", Type: "sysfs", Flags: nosuid},
+		{Source: "devtmpfs", Target: "/dev", Type: "devtmpfs", Flags: unix.MS_NOSUID, Data: "mode=755"},
+		{Source: "run", Target: "/run", Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=755"},
+	} {
+		if err := m.Do(); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(runDir, 0o755)
+}
+
+// modules loads what the builder put in the archive, already in order. A driver for hardware that is not there refuses
+// to load on some machines; whether one was missing shows when the disk does not appear.
+func (s *initramfs) modules(context.Context) error {
+	order, err := os.ReadFile("/modules/order")
+	if err != nil {
+		return err
+	}
+	for _, file := range strings.Fields(string(order)) {
+		if err := machine.LoadModule(file); err != nil {
+			s.debugf("%v", err)
+		}
+	}
+	return nil
+}
+
+func (s *initramfs) clockFloor(context.Context) error {
+	return raiseClock("/etc/build-time")
+}
+
+// raiseClock sets the clock to the time in a file (Unix seconds) if it is earlier than that.
+func raiseClock(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	seconds, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return fmt.Errorf("cannot read the time in %s: %w", file, err)
+	}
+	floor := time.Unix(seconds, 0)
+	if !time.Now().Before(floor) {
+		return nil
+	}
+	return machine.SetClock(floor)
+}
+
+func (s *initramfs) slot(context.Context) (err error) {
+	s.cmdline, err = readCommandLine()
+	return err
+}
+
+func (s *initramfs) findDisk(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
+	defer cancel()
+	s.disk, err = machine.FindDisk(ctx, string(s.cmdline.slot), machine.BootedPartition())
+	if err != nil {
+		return err
+	}
+	// The next stage works on the same disk.
+	return os.WriteFile(runDir+"/disk", []byte(s.disk.Name), 0o644)
+}
+
+func (s *initramfs) verity(context.Context) (err error) {
+	s.root, err = s.cmdline.verity.Open("skerry-root", s.disk.Parts[machine.RootPartition(string(s.cmdline.slot))])
+	return err
+}
+
+func (s *initramfs) mountRoot(context.Context) error {
+	err := machine.Mount{Source: s.root, Target: newRoot, Type: "erofs", Flags: unix.MS_RDONLY | unix.MS_NODEV}.Do()
+	if err != nil {
+		return fmt.Errorf("%w; the root file system of slot %s is damaged or was not written completely", err, s.cmdline.slot)
+	}
+	// A damaged init is found here, where there is still something to say it with.
+	if _, err := os.ReadFile(newRoot + rootInit); err != nil {
+		return fmt.Errorf("the root file system of slot %s is damaged: %w", s.cmdline.slot, err)
+	}
+	return nil
+}
+
+// enter leaves the initramfs for the root file system and starts init anew there. It returns only on failure.
+func (s *initramfs) enter() error {
+	s.saveTimeline()
+	// What the archive holds is memory that nobody will get back otherwise.
+	for _, path := range []string{"/modules", "/init", "/etc"} {
+		if err := os.RemoveAll(path); err != nil {
+			s.debugf("cannot free %s: %v", path, err)
+		}
+	}
+	if err := machine.SwitchRoot(newRoot); err != nil {
+		return err
+	}
+	env := []string{"PATH=/usr/sbin:/usr/bin", "HOME=/root", "TERM=linux"}
+	return fmt.Errorf("cannot start %s: %w", rootInit, syscall.Exec(rootInit, []string{rootInit, "root"}, env))
+}

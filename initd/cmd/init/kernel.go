@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/skerryos/skerry/initd/machine"
+)
+
+// kernelReports are what the kernel says that a person must know, by a part of its line.
+var kernelReports = []struct{ contains, means string }{
+	{" is corrupted", "the root file system is damaged, and the kernel refuses the damaged part; upgrade or write the image anew"},
+	{"EXT4-fs error", "the data file system is damaged; it is repaired on the next boot"},
+	{"I/O error, dev", "a disk fails to read or write; replace it soon"},
+	{"Out of memory: Killed process", "memory ran out and the kernel ended a process"},
+}
+
+// watchKernel turns what the kernel logs into problems that are shown.
+func (r *root) watchKernel(ctx context.Context) {
+	lines, err := machine.KernelLog(ctx, true)
+	if err != nil {
+		r.problem(err.Error())
+		return
+	}
+	seen := map[string]bool{}
+	for line := range lines {
+		for _, k := range kernelReports {
+			if strings.Contains(line, k.contains) && !seen[k.contains] {
+				seen[k.contains] = true
+				r.problem(k.means + " (kernel: " + strings.TrimSpace(line) + ")")
+			}
+		}
+	}
+}
+
+const (
+	// logDir holds the logs of the last boot that was stopped in order, or by a failure that init saw.
+	logDir    = stateDir + "/log"
+	crashDir  = stateDir + "/crash"
+	pstoreDir = "/sys/fs/pstore"
+	// savedCrashes is how many crashes are kept.
+	savedCrashes = 4
+)
+
+// saveCrash keeps what a kernel that crashed left in memory that survives a reset, and frees that memory.
+func (r *root) saveCrash() error {
+	left, err := filepath.Glob(pstoreDir + "/*")
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	r.problem("the kernel crashed before this boot; its last words are kept in " + crashDir)
+	if err := rotate(crashDir, savedCrashes); err != nil {
+		return err
+	}
+	dir := filepath.Join(crashDir, "0")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var failed []error
+	for _, file := range left {
+		b, err := os.ReadFile(file)
+		if err == nil {
+			err = writeDurably(filepath.Join(dir, filepath.Base(file)), b)
+		}
+		if err == nil {
+			err = os.Remove(file)
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+// rotate makes room for a folder 0 in dir: 0 becomes 1, and so on, and the last one is removed.
+func rotate(dir string, keep int) error {
+	name := func(i int) string { return filepath.Join(dir, string(rune('0'+i))) }
+	if err := os.RemoveAll(name(keep - 1)); err != nil {
+		return err
+	}
+	for i := keep - 2; i >= 0; i-- {
+		if err := os.Rename(name(i), name(i+1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveLogs keeps the logs of this boot for the next one.
+func (r *root) saveLogs() error {
+	if r.journal == nil || r.machineID == "" { // nothing to save, or nowhere to save it
+		return nil
+	}
+	return r.journal.Save(logDir)
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	v1 "github.com/skerryos/skerry/initd/api/v1"
+	"github.com/skerryos/skerry/initd/boot"
+	"github.com/skerryos/skerry/initd/journal"
+	"github.com/skerryos/skerry/initd/machine"
+	"github.com/skerryos/skerry/initd/slot"
+)
+
+const (
+	runDir     = "/run/skerry"
+	bootDir    = "/boot"
+	cgroupRoot = "/sys/fs/cgroup"
+
+	// failureDelay is how long a failed boot shows why before it restarts.
+	failureDelay = 10 * time.Second
+	// watchdogTimeout must survive a machine that is busy with its disk, and still end a hang within a minute.
+	watchdogTimeout = 60 * time.Second
+	// logLimit bounds each of the two log files of a unit, in memory.
+	logLimit = 1 << 20
+)
+
+// process is what both stages share.
+type process struct {
+	cmdline commandLine
+	reaper  *machine.Reaper
+	disk    *machine.BlockDevice
+	console *console
+	state   *state
+	feeder  atomic.Pointer[machine.Watchdog]
+}
+
+// machineMain is process 1. It never returns: the end of it is a restart or the end of power.
+func machineMain() {
+	p := &process{reaper: machine.NewReaper(), console: newConsole()}
+	p.state = newState(p.console)
+	defer func() {
+		// A panic on another goroutine ends process 1, and by that the kernel, which then restarts the machine itself.
+		if e := recover(); e != nil {
+			p.fail(fmt.Errorf("init panicked: %v\n%s", e, debug.Stack()))
+		}
+	}()
+	ctx := context.Background()
+	if len(os.Args) > 1 && os.Args[1] == "root" {
+		p.fail(p.runRoot(ctx))
+	}
+	p.fail(p.runInitramfs(ctx))
+}
+
+func (p *process) runInitramfs(ctx context.Context) error {
+	s := &initramfs{process: p}
+	if err := p.run(ctx, boot.Initramfs, s.actions()); err != nil {
+		return err
+	}
+	return s.enter()
+}
+
+func (p *process) runRoot(ctx context.Context) error {
+	go p.reaper.Run(ctx)
+	if err := p.restore(); err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 4)
+	signal.Notify(stop, unix.SIGINT, unix.SIGTERM, unix.SIGUSR2, powerSignal)
+	if err := machine.CatchCtrlAltDel(); err != nil {
+		p.problem("ctrl-alt-del restarts the machine without stopping it in order: " + err.Error())
+	}
+	j, err := journal.New(v1.LogDir, logLimit, machine.Uptime)
+	if err != nil {
+		return err
+	}
+	r := &root{process: p, journal: j, slots: slot.SystemdBoot{Dir: slotDirectory{bootDir}}}
+	booting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	finished := make(chan error, 1)
+	go func() {
+		defer func() {
+			if e := recover(); e != nil {
+				finished <- fmt.Errorf("init panicked: %v\n%s", e, debug.Stack())
+			}
+		}()
+		finished <- p.run(booting, boot.Root, r.actions())
+	}()
+	go r.watchKernel(booting)
+	buttons := make(chan struct{}, 1)
+	go func() {
+		if err := machine.PowerButton(booting); err == nil {
+			buttons <- struct{}{}
+		}
+	}()
+	for {
+		select {
+		case err := <-finished:
+			if err != nil {
+				cancel()
+				r.stop("failed: " + firstLine(err))
+				return err
+			}
+			p.state.booted()
+		case s := <-stop:
+			cancel()
+			r.shutdown(s == unix.SIGUSR2 || s == powerSignal)
+		case <-buttons:
+			cancel()
+			r.shutdown(true)
+		}
+	}
+}
+
+// powerSignal is SIGRTMIN+4, by which systemd's process 1 is asked to power off; the C library's SIGRTMIN is 34.
+const powerSignal = syscall.Signal(38)
+
+// restore takes over what the first stage found out.
+func (p *process) restore() (err error) {
+	if p.cmdline, err = readCommandLine(); err != nil {
+		return err
+	}
+	p.state.image(p.cmdline)
+	p.console.debug = p.cmdline.debug
+	p.state.loadTimeline()
+	name, err := os.ReadFile(runDir + "/disk")
+	if err != nil {
+		return err
+	}
+	disks, err := machine.Disks()
+	if err != nil {
+		return err
+	}
+	for _, d := range disks {
+		if d.Name == string(name) {
+			p.disk = &d
+			return nil
+		}
+	}
+	return fmt.Errorf("disk %s has disappeared", name)
+}
+
+func (p *process) run(ctx context.Context, stage boot.Stage, actions map[string]boot.Action) error {
+	runner := boot.Runner{
+		Actions: actions,
+		Uptime:  machine.Uptime,
+		Begin:   p.state.begin,
+		Done: func(rec boot.Record) {
+			p.state.record(rec)
+			if rec.Err != nil && rec.OnFailure == boot.Degrade && ctx.Err() == nil {
+				p.problem(fmt.Sprintf("%s: %v", rec.Name, rec.Err))
+			}
+		},
+	}
+	return runner.Run(ctx, boot.Table(), stage)
+}
+
+func (p *process) saveTimeline()                { p.state.saveTimeline() }
+func (p *process) logf(format string, a ...any) { p.console.log(fmt.Sprintf(format, a...)) }
+func (p *process) debugf(format string, a ...any) {
+	if p.console.debug {
+		p.logf(format, a...)
+	}
+}
+
+// problem keeps something that a person should know, and shows it.
+func (p *process) problem(text string) { p.state.problem(text) }
+
+// fail is the end of a boot that cannot go on: it says why, waits long enough to be read, and restarts. The boot loader
+// has counted the attempt, so that a slot that never works gives way to the other one.
+func (p *process) fail(err error) {
+	p.state.failed(err, failureDelay)
+	unix.Sync()
+	time.Sleep(failureDelay)
+	if err := machine.Reboot(); err != nil {
+		panic(err) // ends process 1: the kernel panics and restarts by itself
+	}
+	select {}
+}
+
+// feed keeps the watchdog content from now on. The feeding goroutine asks the supervisor's loop for a sign of life first
+// (see alive), so that a process 1 that no longer supervises is reset.
+func (p *process) feed(w *machine.Watchdog) {
+	p.feeder.Store(w)
+	go func() {
+		tick := time.NewTicker(w.Timeout / 4)
+		defer tick.Stop()
+		for range tick.C {
+			p.state.alive()
+			if err := w.Feed(); err != nil {
+				p.problem(err.Error())
+				return
+			}
+		}
+	}()
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/skerryos/skerry/initd/boot"
+	"github.com/skerryos/skerry/initd/config"
+	"github.com/skerryos/skerry/initd/journal"
+	"github.com/skerryos/skerry/initd/machine"
+	"github.com/skerryos/skerry/initd/service"
+	"github.com/skerryos/skerry/initd/slot"
+)
+
+// Where the device's own state is, beside that of the cluster.
+const (
+	stateDir      = "/var/lib/skerry/machine"
+	machineIDFile = stateDir + "/machine-id"
+	clockFile     = stateDir + "/clock"
+	dataSizeFile  = "/usr/lib/skerry/minimum-data-bytes"
+)
+
+// root is the second stage: everything from the verified root file system on.
+type root struct {
+	*process
+	loader    *machine.ModuleLoader
+	machineID string
+	hostname  string
+	config    *config.Loaded
+	services  *service.Supervisor
+	journal   *journal.Journal
+	slots     slot.Backend
+	healthy   bool
+}
+
+func (r *root) actions() map[string]boot.Action {
+	return map[string]boot.Action{
+		"system-mounts":   r.systemMounts,
+		"watchdog":        r.startWatchdog,
+		"kernel-settings": r.kernelSettings,
+		"drivers":         r.drivers,
+		"data":            r.data,
+		"boot-partition":  r.bootPartition,
+		"etc":             r.etc,
+		"identity":        r.identity,
+		"clock":           func(context.Context) error { return r.restoreClock() },
+		"config":          r.configure,
+		"network":         r.startNetwork,
+		"time":            r.startTime,
+		"services":        r.startServices,
+		"healthy":         r.waitHealthy,
+		"mark-good":       r.markGood,
+	}
+}
+
+func (r *root) systemMounts(context.Context) error {
+	for _, m := range []machine.Mount{
+		{Source: "devpts", Target: "/dev/pts", Type: "devpts", Flags: unix.MS_NOSUID | unix.MS_NOEXEC, Data: "gid=5,mode=620,ptmxmode=666"},
+		{Source: "shm", Target: "/dev/shm", Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=1777"},
+		{Source: "mqueue", Target: "/dev/mqueue", Type: "mqueue", Flags: nosuid},
+		{Source: "tmp", Target: "/tmp", Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=1777,size=25%"},
+		{Source: "cgroup2", Target: cgroupRoot, Type: "cgroup2", Flags: nosuid, Data: "nsdelegate,memory_recursiveprot"},
+		{Source: "bpf", Target: "/sys/fs/bpf", Type: "bpf", Flags: nosuid, Data: "mode=700"},
+		{Source: "pstore", Target: "/sys/fs/pstore", Type: "pstore", Flags: nosuid},
+	} {
+		if err := m.Do(); err != nil {
+			return err
+		}
+	}
+	// Kubernetes propagates mounts between host and containers, which needs shared mounts; the kernel's are private.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("cannot share the mounts below /: %w", err)
+	}
+	return machine.EnableControllers(cgroupRoot)
+}
+
+// kernelSettings are sysctls, each with its reason.
+var kernelSettings = []struct{ name, value, reason string }{
+	{"net/ipv4/ip_forward", "1", "pods and services are routed"},
+	{"net/ipv6/conf/all/forwarding", "1", "pods and services are routed"},
+	{"kernel/panic", "10", "a panic restarts the machine"},
+	{"kernel/panic_on_oops", "1", "a kernel that has failed once is not trusted; kubelet asks for it, too"},
+	{"vm/panic_on_oom", "0", "kubelet asks for it: the kernel ends a process, not the machine"},
+	{"vm/overcommit_memory", "1", "kubelet asks for it"},
+	{"vm/max_map_count", "262144", "databases in pods map many files"},
+	{"fs/inotify/max_user_instances", "8192", "kubelet and pods watch many files"},
+	{"fs/inotify/max_user_watches", "524288", "kubelet and pods watch many files"},
+	{"kernel/keys/root_maxkeys", "1000000", "kubelet asks for it"},
+	{"kernel/keys/root_maxbytes", "25000000", "kubelet asks for it"},
+	{"kernel/kptr_restrict", "2", "kernel addresses are nobody's business"},
+	{"kernel/dmesg_restrict", "1", "the kernel's log is root's"},
+	{"fs/protected_hardlinks", "1", "no links to other people's files"},
+	{"fs/protected_symlinks", "1", "no following of other people's links in shared folders"},
+}
+
+// bridgeSettings exist only once br_netfilter is loaded.
+var bridgeSettings = []struct{ name, value, reason string }{
+	{"net/bridge/bridge-nf-call-iptables", "1", "services work between pods of one bridge"},
+	{"net/bridge/bridge-nf-call-ip6tables", "1", "services work between pods of one bridge"},
+}
+
+func (r *root) kernelSettings(context.Context) error { return writeSettings(kernelSettings) }
+
+func writeSettings(settings []struct{ name, value, reason string }) error {
+	var failed []error
+	for _, s := range settings {
+		if err := os.WriteFile("/proc/sys/"+s.name, []byte(s.value), 0o644); err != nil {
+			failed = append(failed, fmt.Errorf("cannot set %s to %s: %w", s.name, s.value, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (r *root) drivers(ctx context.Context) (err error) {
+	if r.loader, err = machine.NewModuleLoader(); err != nil {
+		return err
+	}
+	events, err := machine.Uevents(ctx)
+	if err != nil {
+		return err
+	}
+	// Devices are served in the background: a slow driver must not hold up the boot, and network and watchdog wait for
+	// their own devices. The modules that Kubernetes needs are loaded here and now.
+	list, err := os.ReadFile("/usr/lib/skerry/modules-load")
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, name := range strings.Fields(string(list)) {
+		failed = append(failed, r.loader.Load(name))
+	}
+	if err := r.loader.Coldplug(); err != nil {
+		r.debugf("%v", err) // a driver without its device is no problem
+	}
+	go r.loader.Hotplug(ctx, events, func(err error) { r.debugf("%v", err) })
+	failed = append(failed, writeSettings(bridgeSettings))
+	return errors.Join(failed...)
+}
+
+func (r *root) startWatchdog(ctx context.Context) error {
+	w, err := machine.OpenWatchdog(watchdogTimeout)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.logf("the machine has no hardware watchdog (yet)")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.logf("watchdog %s resets the machine after %v", w.Identity, w.Timeout)
+	r.feed(w)
+	return nil
+}
+
+func (r *root) bootPartition(context.Context) error {
+	device := r.disk.Parts[machine.BootPartition]
+	if device == "" {
+		return fmt.Errorf("disk %s has no partition %s", r.disk.Path, machine.BootPartition)
+	}
+	return machine.Mount{Source: device, Target: bootDir, Type: "vfat", Flags: nosuid | unix.MS_RDONLY, Data: "umask=0077,utf8"}.Do()
+}
+
+// etc: changes live in memory, so that every boot derives /etc anew from image and configuration.
+func (r *root) etc(context.Context) error {
+	const upper, work = runDir + "/etc/upper", runDir + "/etc/work"
+	for _, dir := range []string{upper, work} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return machine.Mount{Source: "etc", Target: "/etc", Type: "overlay", Data: "lowerdir=/etc,upperdir=" + upper + ",workdir=" + work}.Do()
+}
+
+// identity is machine-id(5): 128 random bits, made once and kept on the data partition.
+func (r *root) identity(context.Context) error {
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return err
+	}
+	id, err := os.ReadFile(machineIDFile)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && !isMachineID(strings.TrimSpace(string(id)))) {
+		random := make([]byte, 16)
+		if _, err := rand.Read(random); err != nil {
+			return err
+		}
+		random[6], random[8] = random[6]&0x0f|0x40, random[8]&0x3f|0x80 // a version 4 UUID
+		id = []byte(hex.EncodeToString(random) + "\n")
+		err = writeDurably(machineIDFile, id)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot make the machine's identity: %w", err)
+	}
+	r.machineID = trimmed(id)
+	if err := r.saveCrash(); err != nil {
+		r.problem("cannot keep the kernel's last words: " + err.Error())
+	}
+	return os.WriteFile("/etc/machine-id", id, 0o444)
+}
+
+func isMachineID(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 16
+}
+
+// writeDurably replaces a file so that after a power cut it has its old or its new content, and never less.
+func writeDurably(file string, content []byte) error {
+	if err := renameio.WriteFile(file, content, 0o600); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// restoreClock: a machine without a clock battery starts where it stopped, and not in 1970.
+func (r *root) restoreClock() error {
+	err := errors.Join(raiseClock("/usr/lib/skerry/build-time"))
+	if saved := raiseClock(clockFile); !errors.Is(saved, fs.ErrNotExist) {
+		err = errors.Join(err, saved)
+	}
+	return err
+}
+
+func saveClock() error {
+	return writeDurably(clockFile, strconv.AppendInt(nil, time.Now().Unix(), 10))
+}
+
+// configure always leaves the machine with a usable configuration; what was wrong is shown.
+func (r *root) configure(context.Context) error {
+	r.config = config.Load(config.ReadFiles("/")...)
+	r.hostname = r.config.Config.Hostname
+	if r.hostname == "" {
+		r.hostname = config.DefaultHostname(r.machineID)
+	}
+	r.state.identify(r.hostname)
+	hosts := fmt.Sprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n", r.hostname)
+	err := errors.Join(
+		machine.SetHostname(r.hostname),
+		os.WriteFile("/etc/hostname", []byte(r.hostname+"\n"), 0o644),
+		os.WriteFile("/etc/hosts", []byte(hosts), 0o644),
+	)
+	if len(r.config.Problems) > 0 {
+		err = errors.Join(err, r.config.Problems)
+	}
+	return err
+}
+
+// slotDirectory is the boot partition for package slot: writable only while something is written.
+type slotDirectory struct{ root string }
+
+func (d slotDirectory) List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(d.root, dir))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return slices.Sorted(slices.Values(names)), nil
+}
+
+func (d slotDirectory) Rename(from, to string) error {
+	if err := machine.Remount(d.root, nosuid); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(d.root, from), filepath.Join(d.root, to))
+}
+
+func (d slotDirectory) Sync() error {
+	f, err := os.Open(d.root)
+	if err != nil {
+		return err
+	}
+	err = unix.Syncfs(int(f.Fd()))
+	f.Close()
+	return errors.Join(err, machine.Remount(d.root, nosuid|unix.MS_RDONLY))
+}
+
+func trimmed(b []byte) string { return string(bytes.TrimSpace(b)) }

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/skerryos/skerry/initd/config"
+	"github.com/skerryos/skerry/initd/service"
+)
+
+const (
+	unitDir     = "/usr/lib/skerry/units"
+	notifyDir   = runDir + "/notify"
+	servicePath = cgroupRoot + "/system"
+	// clusterUnit is the one whose words the state line repeats.
+	clusterUnit = "skerryd"
+	// healthTimeout is how long a boot may take until all services are ready; it is counted from the start of the services.
+	// A small board with a slow card needs minutes on its first boot.
+	healthTimeout = 15 * time.Minute
+)
+
+// environ is what all services have in their environment.
+var environ = []string{"PATH=/usr/sbin:/usr/bin", "HOME=/root", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"}
+
+func (r *root) startServices(context.Context) error {
+	if err := r.configureNode(); err != nil {
+		// The machine stays reachable, and the unit says why it does not start.
+		r.problem("Kubernetes is not started: " + err.Error())
+	}
+	if err := os.MkdirAll(notifyDir, 0o700); err != nil {
+		return err
+	}
+	units, err := service.LoadUnits(unitDir)
+	if err != nil {
+		return err
+	}
+	groups, err := service.NewCgroups(servicePath)
+	if err != nil {
+		return err
+	}
+	r.services, err = service.New(units, service.Options{
+		Spawner:   r.reaper,
+		Groups:    groups,
+		Output:    r.journal.Writer,
+		NotifyDir: notifyDir,
+		Environ:   environ,
+		Logger:    slog.New(slog.NewTextHandler(consoleWriter{r.console}, &slog.HandlerOptions{Level: r.logLevel()})),
+		Changed:   r.state.unit,
+	})
+	if err != nil {
+		return err
+	}
+	r.services.Start()
+	return nil
+}
+
+func (r *root) stopServices(ctx context.Context) error {
+	if r.services == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	return r.services.Stop(ctx)
+}
+
+// configureNode tells the Kubernetes runtime what the configuration says. Both files are in memory.
+func (r *root) configureNode() error {
+	node, err := r.config.Node(r.hostname)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll("/etc/skerry", 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(config.NodeConfigPath, node.Config, 0o600); err != nil {
+		return fmt.Errorf("cannot write the configuration of Kubernetes: %w", err)
+	}
+	if err := os.WriteFile(config.NodeEnvPath, node.Env, 0o644); err != nil {
+		return fmt.Errorf("cannot write the role of the node: %w", err)
+	}
+	return nil
+}
+
+func (r *root) waitHealthy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, healthTimeout, fmt.Errorf("not ready after %v", healthTimeout))
+	defer cancel()
+	if err := r.services.WaitUp(ctx); err != nil {
+		return err
+	}
+	r.healthy = true
+	return nil
+}
+
+func (r *root) markGood(context.Context) error {
+	status, err := r.slots.Status(r.cmdline.slot)
+	if err != nil {
+		return err
+	}
+	if !r.healthy {
+		r.state.tries(status.Left)
+		return fmt.Errorf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot)
+	}
+	if err := r.slots.MarkGood(r.cmdline.slot); err != nil {
+		r.state.tries(status.Left)
+		return err
+	}
+	return nil
+}
+
+func (r *root) logLevel() slog.Level {
+	if r.console.debug {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
+}
+
+// consoleWriter is the consoles as the output of a logger.
+type consoleWriter struct{ c *console }
+
+func (w consoleWriter) Write(b []byte) (int, error) {
+	w.c.log(string(b))
+	return len(b), nil
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/skerryos/skerry/initd/api/v1"
+	"github.com/skerryos/skerry/initd/boot"
+	"github.com/skerryos/skerry/initd/service"
+)
+
+// A state is what the machine knows about itself: it is shown on the consoles, in a line whenever it changes, and written
+// for the device API.
+type state struct {
+	console *console
+
+	mu       sync.Mutex
+	now      v1.State
+	timeline v1.Timeline
+	done     bool // the boot sequence
+	ready    bool // all services
+}
+
+func newState(c *console) *state {
+	return &state{console: c, now: v1.State{Phase: v1.Starting, Tries: -1,
+		Addresses: []string{}, Services: []v1.Service{}, Problems: []string{}}}
+}
+
+// change applies f and then shows and writes what has come of it.
+func (s *state) change(f func(*v1.State)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.now)
+	if s.done && (s.now.Phase == v1.Starting || s.now.Phase == v1.Ready || s.now.Phase == v1.Degraded) {
+		s.judge()
+	}
+	s.console.status(s.line())
+	writeJSON(v1.StatePath, s.now)
+}
+
+// judge derives the phase of a machine that has booted.
+func (s *state) judge() {
+	var waiting []string
+	for _, u := range s.now.Services {
+		if u.State != string(service.Ready) && u.State != string(service.Done) {
+			text := u.Name + " is " + u.State
+			if u.Status != "" {
+				text += " (" + u.Status + ")"
+			}
+			waiting = append(waiting, text)
+		}
+	}
+	s.ready = len(waiting) == 0
+	switch {
+	case !s.ready:
+		s.now.Phase, s.now.Message = v1.Degraded, strings.Join(waiting, ", ")
+	case len(s.now.Problems) > 0:
+		s.now.Phase, s.now.Message = v1.Degraded, s.now.Problems[len(s.now.Problems)-1]
+	default:
+		s.now.Phase, s.now.Message = v1.Ready, ""
+		for _, u := range s.now.Services {
+			if u.Name == clusterUnit && u.Status != "" {
+				s.now.Message = u.Status
+			}
+		}
+	}
+}
+
+// line is the state line: who, where, how, and since when it matters, why.
+func (s *state) line() string {
+	parts := []string{fmt.Sprintf("skerry %s (%s) slot %s", s.now.Version, s.now.Board, s.now.Slot)}
+	if s.now.Hostname != "" {
+		parts = append(parts, s.now.Hostname)
+	}
+	if len(s.now.Addresses) > 0 {
+		parts = append(parts, strings.Join(s.now.Addresses, " "))
+	}
+	how := string(s.now.Phase)
+	if s.now.Message != "" {
+		how += ": " + s.now.Message
+	}
+	return strings.Join(append(parts, how), " | ")
+}
+
+func (s *state) image(c commandLine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.Version, s.now.Board, s.now.Slot = c.version, c.board, string(c.slot)
+}
+
+func (s *state) identify(hostname string) { s.change(func(n *v1.State) { n.Hostname = hostname }) }
+
+func (s *state) addresses(list []string) { s.change(func(n *v1.State) { n.Addresses = list }) }
+
+func (s *state) synced() { s.change(func(n *v1.State) { n.TimeSynced = true }) }
+
+func (s *state) tries(left int) { s.change(func(n *v1.State) { n.Tries = left }) }
+
+// problem adds what a person should know, once.
+func (s *state) problem(text string) {
+	s.console.log("problem: " + text)
+	s.change(func(n *v1.State) {
+		if !slices.Contains(n.Problems, text) {
+			n.Problems = append(n.Problems, text)
+		}
+	})
+}
+
+func (s *state) unit(u service.Status) {
+	text := u.Text
+	if u.Reason != "" && u.State != service.Ready {
+		text = u.Reason
+	}
+	next := v1.Service{Name: u.Unit, State: string(u.State), Status: text, Restarts: u.Restarts}
+	s.change(func(n *v1.State) {
+		i := slices.IndexFunc(n.Services, func(x v1.Service) bool { return x.Name == u.Unit })
+		if i < 0 {
+			n.Services = append(n.Services, next)
+			slices.SortFunc(n.Services, func(a, b v1.Service) int { return strings.Compare(a.Name, b.Name) })
+		} else {
+			n.Services[i] = next
+		}
+		if n.Phase == v1.Starting && u.Unit == clusterUnit && text != "" {
+			n.Message = text
+		}
+	})
+}
+
+func (s *state) begin(step boot.Step) {
+	s.change(func(n *v1.State) { n.Message = step.Name })
+}
+
+func (s *state) record(r boot.Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	step := v1.Step{Name: r.Name, Stage: string(r.Stage), Start: r.Start.Seconds(), End: r.End.Seconds()}
+	if r.Err != nil {
+		step.Error = r.Err.Error()
+	}
+	s.timeline.Steps = append(s.timeline.Steps, step)
+	writeJSON(v1.TimelinePath, s.timeline)
+}
+
+func (s *state) saveTimeline() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	writeJSON(v1.TimelinePath, s.timeline)
+}
+
+// loadTimeline takes over the first stage's part of the timeline.
+func (s *state) loadTimeline() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, err := os.ReadFile(v1.TimelinePath); err == nil {
+		_ = json.Unmarshal(b, &s.timeline) // our own file; at worst the timeline starts here
+	}
+}
+
+func (s *state) booted() {
+	s.mu.Lock()
+	s.done = true
+	s.mu.Unlock()
+	s.change(func(*v1.State) {})
+}
+
+func (s *state) stopping(reason string) {
+	s.change(func(n *v1.State) { n.Phase, n.Message = v1.Stopping, reason })
+}
+
+func (s *state) progress(what string) { s.console.log(what) }
+
+func (s *state) failed(err error, delay time.Duration) {
+	s.change(func(n *v1.State) {
+		n.Phase, n.Message = v1.Failed, fmt.Sprintf("%v; restarting in %v", err, delay)
+	})
+}
+
+// alive returns only when nobody holds the state for good: the loop that supervises passes through it with each change.
+func (s *state) alive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+}
+
+// writeJSON replaces a file in memory. Before /run is there, and when memory has run out, nothing can be done about it.
+func writeJSON(path string, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return
+	}
+	if os.WriteFile(path+".new", b, 0o644) == nil {
+		_ = os.Rename(path+".new", path)
+	}
+}
