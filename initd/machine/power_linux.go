@@ -191,3 +191,18 @@ func KernelLog(ctx context.Context, all bool) (<-chan string, error) {
 	}()
 	return lines, nil
 }
+
+// SlewClock makes the clock run faster or slower until it has moved by the offset (adjtimex(2), ADJ_OFFSET_SINGLESHOT: at
+// most half a second, half a millisecond in each second).
+func SlewClock(offset time.Duration) error {
+	const singleShot = 0x8001
+	t := unix.Timex{Modes: singleShot}
+	t.Offset = fitLong(offset.Microseconds(), t.Offset)
+	if _, err := unix.Adjtimex(&t); err != nil {
+		return fmt.Errorf("cannot slew the clock by %v: %w", offset, err)
+	}
+	return nil
+}
+
+// fitLong converts to the width that a C long has here.
+func fitLong[T int32 | int64](n int64, _ T) T { return T(n) }

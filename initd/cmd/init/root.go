@@ -22,6 +22,7 @@ import (
 	"github.com/skerryos/skerry/initd/config"
 	"github.com/skerryos/skerry/initd/journal"
 	"github.com/skerryos/skerry/initd/machine"
+	"github.com/skerryos/skerry/initd/network/timesync"
 	"github.com/skerryos/skerry/initd/service"
 	"github.com/skerryos/skerry/initd/slot"
 )
@@ -44,6 +45,7 @@ type root struct {
 	services  *service.Supervisor
 	journal   *journal.Journal
 	slots     slot.Backend
+	clock     *timesync.Syncer
 	healthy   bool
 }
 
