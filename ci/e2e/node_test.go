@@ -132,8 +132,8 @@ func copyFiles(t *testing.T, k kubectl) {
 	dir := t.TempDir()
 	there, back := filepath.Join(dir, "there"), filepath.Join(dir, "back")
 	must(t, os.WriteFile(there, content, 0o644))
-	k.do(t, "cp", there, "client:/tmp/file")
-	k.do(t, "cp", "client:/tmp/file", back)
+	k.do(t, "cp", there, "client:/copied")
+	k.do(t, "cp", "client:/copied", back)
 	got, err := os.ReadFile(back)
 	must(t, err)
 	if !bytes.Equal(got, content) {

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+)
+
+// idleUse leaves a ready node alone, reads its memory, and counts what it writes.
+func idleUse(ctx context.Context, b *bench) (string, error) {
+	g, err := b.boot(ctx, true)
+	if err != nil {
+		return "", err
+	}
+	defer g.off()
+	start, cancel := context.WithTimeout(ctx, b.accelerator.Patience(time.Minute))
+	defer cancel()
+	if _, err := g.Device.WaitReady(start); err != nil {
+		return "", err
+	}
+	if err := pass(ctx, b.settle); err != nil {
+		return "", err
+	}
+	memory, err := g.Device.Memory(ctx)
+	if err != nil {
+		return "", err
+	}
+	rows := [][]string{
+		{fmt.Sprintf("memory %v after ready, machine of %d MiB", b.settle, b.memoryMiB), ""},
+		{"whole machine without page cache (MemTotal − MemAvailable)", mebibytes(memory.Total - memory.Available)},
+		{"anonymous pages", mebibytes(memory.Anonymous)},
+	}
+	text := table(rows)
+	rows = [][]string{{"process", "PSS", "private"}}
+	for _, p := range memory.Processes {
+		rows = append(rows, []string{p.Name, mebibytes(p.PSS), mebibytes(p.Private)})
+	}
+	text += "\n" + table(rows)
+
+	before, err := g.DiskUse(ctx)
+	if err != nil {
+		return "", err
+	}
+	cpu, err := processorTime(g.PID())
+	if err != nil {
+		return "", err
+	}
+	if err := pass(ctx, b.idle); err != nil {
+		return "", err
+	}
+	after, err := g.DiskUse(ctx)
+	if err != nil {
+		return "", err
+	}
+	cpuAfter, err := processorTime(g.PID())
+	if err != nil {
+		return "", err
+	}
+	written := after.WrittenBytes - before.WrittenBytes
+	day := float64(written) * float64(24*time.Hour) / float64(b.idle)
+	rows = [][]string{
+		{fmt.Sprintf("in %v after that", b.idle), ""},
+		{"written to the disk", fmt.Sprintf("%s in %d writes and %d flushes", mebibytes(written), after.Writes-before.Writes, after.Flushes-before.Flushes)},
+		{"at that rate in a day", fmt.Sprintf("%.2f GB", day/1e9)},
+		{"processor time of the emulator", seconds(cpuAfter - cpu)},
+	}
+	return text + "\n" + table(rows), nil
+}
+
+// pass lets time go by, unless ctx is done first.
+func pass(ctx context.Context, d time.Duration) error {
+	fmt.Fprintf(os.Stderr, "bench: %v of quiet\n", d)
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
