@@ -14,7 +14,7 @@ import (
 // WalkDeb calls visit for each member of the file system archive in the Debian package at file, in the order of the
 // archive, which has folders before what is in them. The header's name is a clean path without a leading slash or dot
 // (usr/bin/mount); the root folder itself is left out. Links are passed as the archive has them. visit may read the
-// member's content from r until it returns; if it returns an error the walk ends with it. [SkipRest] ends the walk
+// member's content from r until it returns; if it returns an error the walk ends with it. [ErrSkipRest] ends the walk
 // without an error.
 //
 // Maintainer scripts are never run and never passed to visit.
@@ -46,7 +46,7 @@ func WalkDeb(file string, visit func(header *tar.Header, r io.Reader) error) err
 			}
 		}
 		if err := visit(header, d.Data); err != nil {
-			if errors.Is(err, SkipRest) {
+			if errors.Is(err, ErrSkipRest) {
 				return nil
 			}
 			return err
@@ -54,8 +54,8 @@ func WalkDeb(file string, visit func(header *tar.Header, r io.Reader) error) err
 	}
 }
 
-// SkipRest is returned by a visitor of [WalkDeb] that has seen what it wanted.
-var SkipRest = errors.New("skip the rest of the package")
+// ErrSkipRest is returned by a visitor of [WalkDeb] that has seen what it wanted.
+var ErrSkipRest = errors.New("skip the rest of the package")
 
 // memberName cleans a member's name and refuses one that points out of the archive: even a signed package gets no way
 // to write elsewhere.

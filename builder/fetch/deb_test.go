@@ -92,8 +92,8 @@ func TestWalkDebEndsEarly(t *testing.T) {
 		want     error
 		visitors int
 	}{
-		{"skip", SkipRest, nil, 1},
-		{"wrapped skip", fmt.Errorf("found: %w", SkipRest), nil, 1},
+		{"skip", ErrSkipRest, nil, 1},
+		{"wrapped skip", fmt.Errorf("found: %w", ErrSkipRest), nil, 1},
 		{"failure", io.ErrShortWrite, io.ErrShortWrite, 1},
 		{"none", nil, nil, 2},
 	} {

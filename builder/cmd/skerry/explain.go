@@ -136,7 +136,7 @@ func packageHas(ctx context.Context, cache *fetch.Cache, p plan.Package, name st
 	err = fetch.WalkDeb(file, func(h *tar.Header, _ io.Reader) error {
 		if "/"+h.Name == name {
 			found = true
-			return fetch.SkipRest
+			return fetch.ErrSkipRest
 		}
 		return nil
 	})
