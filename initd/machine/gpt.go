@@ -255,5 +255,5 @@ func (e *TooSmallError) Error() string {
 	const mib = 1 << 20
 	return fmt.Sprintf("the disk is too small: it has %d MiB, which leaves %d MiB for partition %s, and %d MiB is the least; "+
 		"nothing was written; write the image to a disk of at least %d MiB",
-		e.Disk/mib, e.Have/mib, e.Partition, e.Need/mib, (e.Disk-e.Have+e.Need+mib-1)/mib)
+		e.Disk/mib, e.Have/mib, e.Partition, (e.Need+mib-1)/mib, (e.Disk-e.Have+e.Need+mib-1)/mib)
 }
