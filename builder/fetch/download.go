@@ -183,10 +183,14 @@ func commit(part, final string) error {
 	return nil
 }
 
-// small reads a file whose digest is not known beforehand from the first mirror that has it; limit is in bytes.
+// small reads a file whose digest is not known beforehand from the first mirror that has it; limit is in bytes. What it
+// reads is the current state of an archive, for which the archive of old versions cannot stand in.
 func (c *Cache) small(ctx context.Context, path string, limit int64) ([]byte, Mirror, error) {
 	var failures []string
 	for _, m := range c.Mirrors {
+		if m.OnlyMissing {
+			continue
+		}
 		data, err := c.get(ctx, m.URL+"/"+path, limit)
 		if err == nil {
 			return data, m, nil
