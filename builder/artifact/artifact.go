@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/skerryos/skerry/builder/plan"
 	"github.com/skerryos/skerry/builder/progress"
@@ -21,7 +22,7 @@ type Packages interface {
 	Package(ctx context.Context, p plan.Package) (string, error)
 }
 
-// A Builder makes the artefacts of one plan. The fields are set before the first call and not changed after it.
+// A Builder makes the artefacts of one plan, and remembers them for as long as it lives. The fields are set before the first call and not changed after it.
 type Builder struct {
 	// Source is the folder of this repository: programs are built in it, overlays are read from it.
 	Source string
@@ -32,6 +33,7 @@ type Builder struct {
 	// Progress is told what is being done.
 	Progress progress.Reporter
 
+	mu       sync.Mutex // guards unpacked
 	unpacked map[string]*Unpacked
 	programs map[string]Content
 	index    *ModuleIndex

@@ -69,6 +69,9 @@ func (b *Builder) RootTree(ctx context.Context, p *plan.Plan) (*Tree, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
+	if err := b.UnpackAll(ctx, p); err != nil {
+		return nil, err
+	}
 	t := &Tree{}
 	known, err := b.addPackages(ctx, t, p)
 	if err != nil {

@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,8 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
+	"slices"
 	"sort"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/skerryos/skerry/builder/fetch"
 	"github.com/skerryos/skerry/builder/plan"
@@ -45,10 +50,15 @@ type member struct {
 // Origin names the package in messages and in the list of origins.
 func (u *Unpacked) Origin() string { return "package " + u.Package.Name + " " + u.Package.Version }
 
-// Unpack returns the contents of a package.
+// Unpack returns the contents of a package. It may be called from several goroutines.
 func (b *Builder) Unpack(ctx context.Context, p plan.Package) (*Unpacked, error) {
-	if u, ok := b.unpacked[p.SHA256]; ok {
-		return u, nil
+	b.mu.Lock()
+	u, ok := b.unpacked[p.SHA256]
+	b.mu.Unlock()
+	if ok {
+		u := *u // two names may be locked to one file; the origin is the one asked for
+		u.Package = p
+		return &u, nil
 	}
 	key, err := Key("unpack", unpackRecipe, p.SHA256)
 	if err != nil {
@@ -59,18 +69,17 @@ func (b *Builder) Unpack(ctx context.Context, p plan.Package) (*Unpacked, error)
 		if err != nil {
 			return nil, err
 		}
-		task := b.Progress.Start("unpack "+p.Name, 0)
-		members, err := unpackDeb(ctx, deb, f, task.Add)
-		task.Done(err)
-		return members, err
+		return unpackDeb(ctx, deb, f)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot unpack package %s %s: %w", p.Name, p.Version, err)
 	}
-	u := &Unpacked{Package: p, members: members, byName: map[string]int{}, data: a.Path}
+	u = &Unpacked{Package: p, members: members, byName: map[string]int{}, data: a.Path}
 	for i, m := range members {
 		u.byName[m.Name] = i
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.unpacked == nil {
 		b.unpacked = map[string]*Unpacked{}
 	}
@@ -78,7 +87,37 @@ func (b *Builder) Unpack(ctx context.Context, p plan.Package) (*Unpacked, error)
 	return u, nil
 }
 
-func unpackDeb(ctx context.Context, deb string, f io.Writer, add func(int64)) ([]member, error) {
+// UnpackAll unpacks the plan's packages, as many at a time as there are processors.
+func (b *Builder) UnpackAll(ctx context.Context, p *plan.Plan) error {
+	task := b.Progress.Start(fmt.Sprintf("unpack %d packages", len(p.Packages)), 0)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.NumCPU())
+	// The largest first, which is the kernel: all others are done while it is under way.
+	list := slices.SortedStableFunc(slices.Values(p.Packages), func(a, b plan.Package) int { return cmp.Compare(b.Size, a.Size) })
+	for _, pkg := range list {
+		g.Go(func() error {
+			u, err := b.Unpack(ctx, pkg)
+			if err == nil {
+				task.Add(u.bytes())
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	task.Done(err)
+	return err
+}
+
+// bytes is the size of the package's files.
+func (u *Unpacked) bytes() int64 {
+	var n int64
+	for _, m := range u.members {
+		n += m.Bytes
+	}
+	return n
+}
+
+func unpackDeb(ctx context.Context, deb string, f io.Writer) ([]member, error) {
 	var members []member
 	var offset int64
 	seen := map[string]int{}
@@ -105,7 +144,6 @@ func unpackDeb(ctx context.Context, deb string, f io.Writer, add func(int64)) ([
 			if err != nil {
 				return fmt.Errorf("%s: %w", h.Name, err)
 			}
-			add(n)
 			m.SHA256, m.Offset, m.Bytes = hex.EncodeToString(sum.Sum(nil)), offset, n
 			offset += n
 		default:

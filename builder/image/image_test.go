@@ -43,11 +43,14 @@ func newBuild(t *testing.T) *build {
 	return b
 }
 
+// fresh is a builder that remembers nothing, as in a new process.
+func (b *build) fresh() *artifact.Builder {
+	return &artifact.Builder{Source: b.builder.Source, Store: b.builder.Store, Packages: b.builder.Packages, Progress: b.builder.Progress}
+}
+
 func (b *build) run(t *testing.T) *Result {
 	t.Helper()
-	// A builder remembers what it has made; a new one stands for a new process.
-	n := *b.builder
-	r, err := Build(t.Context(), &n, b.plan, b.out)
+	r, err := Build(t.Context(), b.fresh(), b.plan, b.out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +261,7 @@ func TestFailureLeavesTheFormerImage(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			defer tt.change()()
-			n := *b.builder
+			n := b.fresh()
 			ctx := context.Context(nil)
 			if tt.ctx != nil {
 				ctx = tt.ctx()
@@ -267,7 +270,7 @@ func TestFailureLeavesTheFormerImage(t *testing.T) {
 				defer cancel()
 				ctx, n.Progress = c, cancelAt{progress.Discard, "write skerry-test.img", cancel}
 			}
-			_, err := Build(ctx, &n, b.plan, b.out)
+			_, err := Build(ctx, n, b.plan, b.out)
 			if err == nil {
 				t.Fatal("built")
 			}
