@@ -36,6 +36,7 @@ var hosts = map[string]string{
 	"uapi-group.org":               "reference",
 	"www.freedesktop.org":          "reference",
 	"systemd.io":                   "reference",
+	".keeper":                      "a Service of the end-to-end tests",
 	".svc":                         "inside of a cluster",
 	"bford.info":                   "reference",
 	"gitlab.com":                   "reference to a project's home page",
