@@ -104,11 +104,68 @@ func ModuleName(file string) string {
 func (m *Modules) Match(modalias string) []string {
 	var names []string
 	for _, a := range m.aliases {
-		if ok, err := path.Match(a.pattern, modalias); ok && err == nil {
+		if matchAlias(a.pattern, modalias) {
 			names = append(names, a.name)
 		}
 	}
 	return names
+}
+
+// matchAlias is fnmatch(3) without flags, as far as depmod writes patterns: *, ? and sets in brackets. [path.Match] will
+// not do: its * stops at a slash, and names of vendors and of device tree nodes hold those.
+func matchAlias(pattern, s string) bool {
+	p, i := 0, 0
+	// Where to go on after a mismatch: behind the last *, which then takes one more character. Going back to an earlier
+	// one could not find more.
+	star, taken := -1, 0
+	for i < len(s) {
+		if p < len(pattern) && pattern[p] == '*' {
+			p++
+			star, taken = p, i
+			continue
+		}
+		if n := matchOne(pattern[p:], s[i]); n > 0 {
+			p, i = p+n, i+1
+			continue
+		}
+		if star < 0 {
+			return false
+		}
+		taken++
+		p, i = star, taken
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}
+
+// matchOne returns the length of the first element of pattern if it matches c, else 0.
+func matchOne(pattern string, c byte) int {
+	switch {
+	case pattern == "":
+		return 0
+	case pattern[0] == '[':
+		if set, _, ok := strings.Cut(pattern[1:], "]"); ok && inSet(set, c) {
+			return len(set) + 2
+		}
+		return 0
+	case pattern[0] == '?' || pattern[0] == c:
+		return 1
+	}
+	return 0
+}
+
+// inSet tells whether c is in a set such as "0-9a".
+func inSet(set string, c byte) bool {
+	for i := 0; i < len(set); i++ {
+		if i+2 < len(set) && set[i+1] == '-' {
+			if set[i] <= c && c <= set[i+2] {
+				return true
+			}
+			i += 2
+		} else if set[i] == c {
+			return true
+		}
+	}
+	return false
 }
 
 // Order returns the paths of a module and of all that it needs, in the order in which they have to be loaded. It is
