@@ -7,8 +7,8 @@ package boot
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -119,7 +119,7 @@ func (r *Runner) Run(ctx context.Context, steps []Step, stage Stage) error {
 }
 
 func (r *Runner) check(steps []Step, stage Stage) error {
-	bound := 0
+	unbound := maps.Clone(r.Actions)
 	for _, s := range steps {
 		if s.Stage != stage {
 			continue
@@ -127,10 +127,10 @@ func (r *Runner) check(steps []Step, stage Stage) error {
 		if r.Actions[s.Name] == nil {
 			return fmt.Errorf("boot step %s has no action", s.Name)
 		}
-		bound++
+		delete(unbound, s.Name)
 	}
-	if bound != len(r.Actions) {
-		return errors.New("an action is bound to no boot step of this stage")
+	for name := range unbound {
+		return fmt.Errorf("action %s is bound to no boot step of stage %s", name, stage)
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func TestModuleMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	for alias, want := range map[string]string{
-		"virtio:d00000001v00001AF4": "virtio_net",
+		"virtio:d00000001v00001AF4":                               "virtio_net",
 		"pci:v00008086d00001533sv00008086sd00000001bc02sc00i00":   "igb a",
 		"usb:v0525pA4A2d0404dc02dsc00dp00ic02isc06ip00in00":       "b",
 		"usb:v0525pA4A3d0404dc02dsc00dp00ic02isc06ip00in00":       "",
