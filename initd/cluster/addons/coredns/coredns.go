@@ -1,8 +1,9 @@
 // Package coredns is the cluster's DNS server: CoreDNS as a library, run as the applet `skerryd coredns` in an ordinary pod.
 //
-// Upstream's coremain package is not imported: its init registers flags named -version, -conf and -p on flag.CommandLine,
-// which skerryd shares with other programs. Run does the same job with a flag set of its own. CoreDNS keeps process-wide
-// state (caddy's registries, the metrics registry, the standard logger), so a process runs it at most once.
+// Upstream's coremain.Run is not used: it parses the flags and takes over the signals of the whole process, and ends it with
+// log.Fatal. The package itself cannot be avoided (the kubernetes plugin imports it): its init puts -conf, -version, -p and
+// others on flag.CommandLine, which nothing in skerryd parses. CoreDNS keeps process-wide state (caddy's registries, the
+// metrics registry, the standard logger), so a process runs it at most once.
 package coredns
 
 import (
@@ -15,10 +16,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 )
 
@@ -70,7 +71,6 @@ func Run(ctx context.Context, args []string) error {
 	} else if err != nil {
 		return err
 	}
-	caddy.AppName, caddy.AppVersion, caddy.Quiet = "CoreDNS", moduleVersion(), true
 	switch {
 	case o.version:
 		fmt.Print(versionText())
@@ -137,20 +137,5 @@ func stop() error {
 }
 
 func versionText() string {
-	return fmt.Sprintf("%s-%s\n%s/%s, %s\n", caddy.AppName, caddy.AppVersion, runtime.GOOS, runtime.GOARCH, runtime.Version())
-}
-
-// moduleVersion is the version of the CoreDNS module in this binary without its leading v, so that it never needs
-// to be kept in step by hand.
-func moduleVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, m := range info.Deps {
-		if m.Path == "github.com/coredns/coredns" && len(m.Version) > 1 {
-			return m.Version[1:]
-		}
-	}
-	return "unknown"
+	return fmt.Sprintf("%s-%s\n%s/%s, %s\n", coremain.CoreName, coremain.CoreVersion, runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
