@@ -69,12 +69,15 @@ func child(role string) {
 		<-make(chan int)
 	case "hang": // ready, then no sign of life
 		notify("READY=1")
-	case "alive": // gives signs of life until it gets SIGUSR1
-		notify("READY=1\nSTATUS=ticking")
-		for ticker := time.NewTicker(20 * time.Millisecond); ; {
+	case "alive": // gives signs of life until it gets SIGUSR1; says so when it lived for twice the watchdog's time of one second
+		notify("READY=1")
+		for ticker, since := time.NewTicker(20*time.Millisecond), time.Now(); ; {
 			select {
 			case <-ticker.C:
 				notify("WATCHDOG=1")
+				if time.Since(since) > 2*time.Second {
+					notify("STATUS=ticking")
+				}
 				continue
 			case <-started:
 			case <-terminated:
@@ -85,8 +88,8 @@ func child(role string) {
 	case "parent": // has a child that ignores SIGTERM
 		notify("READY=1\nSTATUS=" + strconv.Itoa(fork("lingerer")))
 	case "handover": // names its child the main process and ends
-		pid := fork("ready")
-		notify("MAINPID=" + strconv.Itoa(pid))
+		pid := strconv.Itoa(fork("mute"))
+		notify("READY=1\nMAINPID=" + pid + "\nSTATUS=" + pid)
 		os.Exit(0)
 	case "limits":
 		data, err := os.ReadFile("/proc/self/oom_score_adj")
@@ -207,23 +210,24 @@ func (s sessions) Group(*Unit) (Group, error) { return &session{reaper: s.reaper
 
 type session struct {
 	reaper *reaper
-	cmd    *exec.Cmd
+	id     int
 }
 
 func (s *session) Place(cmd *exec.Cmd) (func(), error) {
-	s.cmd = cmd
-	return func() {}, nil
+	return func() {
+		if cmd.Process != nil {
+			s.id = cmd.Process.Pid
+		}
+	}, nil
 }
-
-func (s *session) id() int { return s.cmd.Process.Pid }
 
 func (s *session) Contains(pid int) bool {
 	id, err := unix.Getsid(pid)
-	return err == nil && id == s.id()
+	return err == nil && id == s.id
 }
 
 func (s *session) Signal(sig syscall.Signal) error {
-	if err := syscall.Kill(-s.id(), sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := syscall.Kill(-s.id, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	return nil
@@ -237,7 +241,7 @@ func (s *session) AwaitEmpty(within time.Duration) bool {
 		s.reaper.mu.Lock()
 		collected := s.reaper.collected
 		s.reaper.mu.Unlock()
-		if err := syscall.Kill(-s.id(), 0); errors.Is(err, syscall.ESRCH) {
+		if err := syscall.Kill(-s.id, 0); errors.Is(err, syscall.ESRCH) {
 			return true
 		}
 		select {

@@ -170,14 +170,17 @@ func TestServiceThatHangs(t *testing.T) {
 }
 
 func TestSignsOfLifeKeepAServiceRunning(t *testing.T) {
-	b := start(t, onSessions, map[string]string{"thing": "Type=notify\nWatchdogSec=2s\nRestart=on-failure\nRestartSec=1ms\nEnvironment=CHILD=alive"})
+	b := start(t, onSessions, map[string]string{"thing": "Type=notify\nWatchdogSec=1s\nRestart=on-failure\nRestartSec=1ms\nEnvironment=CHILD=alive"})
 	s := b.await("thing", "ticking", func(s Status) bool { return s.Text == "ticking" })
+	if s.Restarts != 0 {
+		t.Errorf("it was restarted although it gave signs of life: %+v", s)
+	}
 	since := time.Now()
 	if err := syscall.Kill(s.PID, syscall.SIGUSR1); err != nil { // from now on it is silent
 		t.Fatal(err)
 	}
 	b.await("thing", "restarted", func(s Status) bool { return s.Restarts == 1 })
-	if silent := time.Since(since); silent < 1900*time.Millisecond {
+	if silent := time.Since(since); silent < 900*time.Millisecond {
 		t.Errorf("ended after %v of silence, before its time", silent)
 	}
 }
@@ -316,14 +319,17 @@ func TestRestartByHand(t *testing.T) {
 func TestServiceNamesAnotherMainProcess(t *testing.T) {
 	onBoth(t, func(t *testing.T, groups func(*reaper) Groups) {
 		b := start(t, groups, map[string]string{"thing": "Type=notify\nRestart=always\nRestartSec=1ms\nEnvironment=CHILD=handover"})
-		s := b.awaitState("thing", Ready)
-		if s.Restarts != 0 {
-			t.Fatalf("it was restarted when its first process ended: %+v", s)
+		s := b.await("thing", "led by another process", func(s Status) bool { return strconv.Itoa(s.PID) == s.Text })
+		if s.Restarts != 0 || s.State != Ready {
+			t.Errorf("got %+v", s)
 		}
 		if err := syscall.Kill(s.PID, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		b.await("thing", "restarted", func(s Status) bool { return s.Restarts == 1 && s.State == Ready })
+		s = b.await("thing", "restarted", func(s Status) bool { return s.Restarts == 1 && s.State == Ready })
+		if want := "the main process that the service named has ended"; s.Reason != want {
+			t.Errorf("reason %q, want %q", s.Reason, want)
+		}
 		if err := b.Stop(b.context); err != nil {
 			t.Error(err)
 		}
