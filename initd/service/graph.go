@@ -7,9 +7,14 @@ import (
 	"strings"
 )
 
-// before lists the units that must have started before u does.
-func (u *Unit) before() []string {
-	names := slices.Concat(u.After, u.Requires, u.Wants)
+// startsAfter lists the units that must have started before u does.
+func (u *Unit) startsAfter() []string { return union(u.After, u.Requires) }
+
+// stopsBefore lists the units that stop after u has.
+func (u *Unit) stopsBefore() []string { return union(u.After, u.Requires, u.Wants) }
+
+func union(lists ...[]string) []string {
+	names := slices.Concat(lists...)
 	slices.Sort(names)
 	return slices.Compact(names)
 }
@@ -57,7 +62,7 @@ func findCycle(units map[string]*Unit, done map[string]bool, name string, path [
 		return nil
 	}
 	path = append(path, name)
-	for _, dependency := range units[name].before() {
+	for _, dependency := range units[name].stopsBefore() {
 		if cycle := findCycle(units, done, dependency, path); cycle != nil {
 			return cycle
 		}

@@ -28,6 +28,27 @@ type result struct {
 	ran     time.Duration
 	stopped bool // because the unit was to stop
 	byHand  bool // because a restart was ordered
+	blocked bool // it was not started: a condition does not hold
+}
+
+// blocked looks at what must exist before the unit is started.
+func (u *Unit) blocked() (result, bool) {
+	for _, list := range []struct {
+		paths  []Path
+		ending ending
+	}{{u.Conditions, endedWell}, {u.Asserts, endedWithCode}} {
+		for _, p := range list.paths {
+			_, err := os.Lstat(p.Path)
+			if exists := err == nil; exists == p.Absent {
+				verb := "does not exist"
+				if exists {
+					verb = "exists"
+				}
+				return result{ending: list.ending, reason: fmt.Sprintf("not started, because %s %s", p.Path, verb), blocked: true}, true
+			}
+		}
+	}
+	return result{}, false
 }
 
 // process is one running incarnation of a unit.

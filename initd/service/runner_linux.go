@@ -39,7 +39,10 @@ func (r *runner) run() {
 	}
 	var back backoff
 	for {
-		result := r.once()
+		result, blocked := r.unit.blocked()
+		if !blocked {
+			result = r.once()
+		}
 		if result.stopped {
 			r.set(func(s *Status) { s.State, s.PID, s.Text, s.NextStart = Stopped, 0, "", time.Time{} })
 			return
@@ -58,7 +61,7 @@ func (r *runner) run() {
 // afterwards decides what follows the end of a process and returns when it is time to start again; false means stop.
 func (r *runner) afterwards(result result, back *backoff) bool {
 	var again <-chan time.Time
-	if r.unit.Restart.after(result.ending) && !(r.unit.Type == Oneshot && result.ending == endedWell) {
+	if r.restarts(result) {
 		delay := back.next(r.unit.RestartSec, result.ran)
 		r.log().Warn("unit ended and is started again", "reason", result.reason, "delay", delay)
 		timer := time.NewTimer(delay)
@@ -90,6 +93,12 @@ func (r *runner) afterwards(result result, back *backoff) bool {
 	}
 }
 
+// restarts says whether the unit is started again by itself. Without what it needs, nothing would change; and a oneshot that
+// has done its work is not needed again.
+func (r *runner) restarts(result result) bool {
+	return r.unit.Restart.after(result.ending) && !result.blocked && !(r.unit.Type == Oneshot && result.ending == endedWell)
+}
+
 // awaitDependencies returns true when it is time to start, false when the unit is to stop before it ever started.
 func (r *runner) awaitDependencies() bool {
 	for {
@@ -118,7 +127,7 @@ func (r *runner) awaitDependencies() bool {
 
 // missing lists the units that this one still waits for, and the one that makes waiting vain, if any.
 func (r *runner) missing() (missing []string, broken string) {
-	for _, name := range r.unit.before() {
+	for _, name := range r.unit.startsAfter() {
 		status := r.supervisor.runners[name].status
 		required := slices.Contains(r.unit.Requires, name)
 		if status.State.up() || !required && status.attempted {

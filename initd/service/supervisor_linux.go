@@ -133,12 +133,12 @@ func (s *Supervisor) Restart(ctx context.Context, name string) error {
 	}
 }
 
-// Stop stops all units, each after those that came after it, and waits for them. When ctx is done, all that still live are
+// Stop stops all units, each after those that use it, and waits for them. When ctx is done, all that still live are
 // killed at once, and the error names the units that this befell. Units with KillMode=process may leave processes behind.
 func (s *Supervisor) Stop(ctx context.Context) error {
 	dependents := map[string][]*runner{}
 	for _, name := range s.order {
-		for _, dependency := range s.runners[name].unit.before() {
+		for _, dependency := range s.runners[name].unit.stopsBefore() {
 			dependents[dependency] = append(dependents[dependency], s.runners[name])
 		}
 	}

@@ -40,7 +40,7 @@ func TestUnitsStartAfterEachOtherAndStopInReverse(t *testing.T) {
 		b := start(t, groups, map[string]string{
 			"first":  "Type=notify\nEnvironment=CHILD=armed",
 			"second": "After=first.service\nType=notify\nEnvironment=CHILD=ready",
-			"third":  "Wants=second.service\nType=simple\nEnvironment=CHILD=mute",
+			"third":  "After=second.service\nType=simple\nEnvironment=CHILD=mute",
 		})
 		armed := b.await("first", "armed", func(s Status) bool { return s.Text == "armed" })
 		for _, u := range b.Status()[1:] {
@@ -69,6 +69,47 @@ func TestUnitsStartAfterEachOtherAndStopInReverse(t *testing.T) {
 			t.Errorf("process %d lives on", armed.PID)
 		}
 	})
+}
+
+func TestWantedUnitStartsBesideAndStopsAfter(t *testing.T) {
+	b := start(t, onSessions, map[string]string{
+		"base": "Type=notify\nEnvironment=CHILD=mute",
+		"user": "Wants=base.service\nType=notify\nEnvironment=CHILD=ready",
+	})
+	b.awaitState("user", Ready)
+	b.awaitState("base", Starting) // it is never ready: user did not wait for it
+	if err := b.Stop(b.context); err != nil {
+		t.Error(err)
+	}
+	if want := "user stopping\nuser stopped\nbase stopping\nbase stopped"; !strings.HasSuffix(b.past(), want) {
+		t.Errorf("got\n%s\nwant at the end\n%s", b.past(), want)
+	}
+}
+
+func TestConditions(t *testing.T) {
+	for _, test := range []struct{ lines, state, reason string }{
+		{"ConditionPathExists=/nonexistent", "done", "not started, because /nonexistent does not exist"},
+		{"ConditionPathExists=!/dev", "done", "not started, because /dev exists"},
+		{"AssertPathExists=/nonexistent", "failed", "not started, because /nonexistent does not exist"},
+		{"ConditionPathExists=/dev\nAssertPathExists=!/nonexistent", "ready", ""},
+	} {
+		t.Run(strings.ReplaceAll(test.lines, "\n", " "), func(t *testing.T) {
+			// It would run at once, and again and again, if it was not held back.
+			b := start(t, onSessions, map[string]string{"thing": test.lines + "\nRestart=always\nRestartSec=1ms\nEnvironment=CHILD=mute"})
+			s := b.await("thing", "past its start", func(s Status) bool { return s.State != Waiting })
+			if string(s.State) != test.state || s.Reason != test.reason {
+				t.Errorf("got %s, %q, want %s, %q", s.State, s.Reason, test.state, test.reason)
+			}
+			if s.State == Failed {
+				if err := b.WaitUp(b.context); errorText(err) != "services failed: thing: "+test.reason {
+					t.Errorf("got %v", err)
+				}
+			}
+			if err := b.Stop(b.context); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 func TestCrashedServiceComesBack(t *testing.T) {
@@ -133,9 +174,9 @@ func TestRequiredUnitThatFails(t *testing.T) {
 	b := start(t, onSessions, map[string]string{
 		"base":  "Type=oneshot\nEnvironment=CHILD=exit:1",
 		"needs": "Requires=base.service\nEnvironment=CHILD=mute",
-		"wants": "Wants=base.service\nEnvironment=CHILD=mute",
+		"after": "After=base.service\nEnvironment=CHILD=mute",
 	})
-	b.awaitState("wants", Ready)
+	b.awaitState("after", Ready)
 	s := b.awaitState("needs", Failed)
 	if want := "not started, because unit base, which it requires, failed"; s.Reason != want {
 		t.Errorf("reason %q, want %q", s.Reason, want)

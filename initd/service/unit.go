@@ -60,6 +60,12 @@ type EnvironmentFile struct {
 	Optional bool // "-" in front of the path: no error when it does not exist
 }
 
+// A Path is one that must exist, or must not.
+type Path struct {
+	Path   string
+	Absent bool // "!" in front of the path
+}
+
 // A Unit is a parsed unit file.
 type Unit struct {
 	// Name is the file's name without ".service".
@@ -67,9 +73,12 @@ type Unit struct {
 	// Path is where the file was read, for messages.
 	Path        string
 	Description string
-	// After, Requires and Wants are names of units without ".service". This unit starts after all of them; it does not
-	// start at all when one that it Requires has failed for good.
+	// After, Requires and Wants are names of units without ".service". This unit starts after those in After and Requires,
+	// and not at all while one in Requires has failed for good. It stops before all three: unlike with systemd, where Wants
+	// has no order, a unit uses what it wants, so it ends first; it may start at the same time.
 	After, Requires, Wants []string
+	// Conditions are paths without which the unit is not started and counts as done; without one in Asserts it has failed.
+	Conditions, Asserts []Path
 
 	Type Type
 	// ExecStart is the command line; variables in it are expanded on every start.
@@ -115,6 +124,9 @@ var directives = map[string]directive{
 	"After":         {"Unit", true, func(u *Unit, v string) error { return unitNames(&u.After, v) }},
 	"Requires":      {"Unit", true, func(u *Unit, v string) error { return unitNames(&u.Requires, v) }},
 	"Wants":         {"Unit", true, func(u *Unit, v string) error { return unitNames(&u.Wants, v) }},
+
+	"ConditionPathExists": {"Unit", true, func(u *Unit, v string) error { return pathCondition(&u.Conditions, v) }},
+	"AssertPathExists":    {"Unit", true, func(u *Unit, v string) error { return pathCondition(&u.Asserts, v) }},
 
 	"Type":            {"Service", false, func(u *Unit, v string) error { return oneOf(&u.Type, v, Simple, Notify, Oneshot) }},
 	"ExecStart":       {"Service", false, func(u *Unit, v string) (err error) { u.ExecStart, err = commandLine(v); return err }},

@@ -18,6 +18,8 @@ Documentation=https://example.com/manual
 After=a.service b.service
 Requires=a.service
 Wants=c.service
+ConditionPathExists=/usr/bin/thing
+AssertPathExists=!/run/thing.lock
 
 [Service]
 Type=notify
@@ -55,6 +57,7 @@ func TestParseUnitReadsEveryDirective(t *testing.T) {
 	want := &Unit{
 		Name: "thing", Path: "/units/thing.service", Description: "A service with everything",
 		After: []string{"a", "b"}, Requires: []string{"a"}, Wants: []string{"c"},
+		Conditions: []Path{{"/usr/bin/thing", false}}, Asserts: []Path{{"/run/thing.lock", true}},
 		Type: Notify, ExecStart: []Word{"/usr/bin/thing", "$ROLE", "--name", "two words", "--socket=${DIR}/thing.sock", "100%"},
 		Environment: []string{"ROLE=server", "GREETING=hello world", "DIR=/run/thing"}, EnvironmentFiles: []EnvironmentFile{{"/run/thing.env", true}},
 		Restart: RestartAlways, RestartSec: 250 * time.Millisecond, WatchdogSec: 90 * time.Second, TimeoutStopSec: 20 * time.Second,
@@ -70,8 +73,8 @@ func TestParseUnitReadsEveryDirective(t *testing.T) {
 			t.Errorf("the test does not cover %s=", name)
 		}
 	}
-	if got.lines["KillMode"] != 22 {
-		t.Errorf("KillMode= is in line %d, want 22", got.lines["KillMode"])
+	if got.lines["KillMode"] != 24 {
+		t.Errorf("KillMode= is in line %d, want 24", got.lines["KillMode"])
 	}
 }
 
@@ -95,6 +98,7 @@ func TestMistakesInUnitFiles(t *testing.T) {
 		{"size too large", "[Service]\nMemoryMin=99999999999T\n", `u.service:2: MemoryMin=: "99999999999T" is no size such as 67108864, 64M, 1G or infinity`},
 		{"signal", "[Service]\nKillSignal=TERM\n", `u.service:2: KillSignal=: "TERM" is no signal such as SIGTERM`},
 		{"dependency", "[Unit]\nAfter=network.target\n", `u.service:2: After=: "network.target" is no service: NAME.service`},
+		{"relative path", "[Unit]\nAssertPathExists=!run\n", `u.service:2: AssertPathExists=: "run" is no absolute path`},
 		{"files without bound", "[Service]\nLimitNOFILE=infinity\n", "u.service:2: LimitNOFILE=: infinity is not possible: the kernel allows fs.nr_open, 1048576, at most"},
 		{"soft above hard", "[Service]\nLimitNOFILE=5:4\n", "u.service:2: LimitNOFILE=: the soft limit 5 is above the hard limit 4"},
 		{"variable", "[Service]\nEnvironment=1A=b\n", `u.service:2: Environment=: "1A=b" is no assignment: NAME=VALUE`},
@@ -204,6 +208,28 @@ func TestUnitsThatDoNotGoTogether(t *testing.T) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
+	}
+}
+
+// What is in the image is read by the device only after it was flashed: here it is read before.
+func TestUnitsOfTheImage(t *testing.T) {
+	units, err := LoadUnits("../../overlay/usr/lib/skerry/units")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, u := range units {
+		names = append(names, u.Name)
+		if u.Restart != RestartAlways || u.Type != Notify {
+			t.Errorf("%s: Restart=%s, Type=%s; a device has nobody who starts it again, and init must know when it is ready", u.Path, u.Restart, u.Type)
+		}
+	}
+	if want := []string{"api", "containerd", "skerryd"}; !slices.Equal(names, want) {
+		t.Fatalf("units %q, want %q", names, want)
+	}
+	args, err := expand(units[2].ExecStart, []string{"SKERRY_ROLE=agent"})
+	if want := "/usr/bin/skerryd agent --config /etc/skerry/config.yaml --container-runtime-endpoint unix:///run/skerry/containerd/containerd.sock"; err != nil || strings.Join(args, " ") != want {
+		t.Errorf("skerryd is started as %q, %v, want %q", args, err, want)
 	}
 }
 

@@ -50,6 +50,15 @@ func unitNames(list *[]string, value string) error {
 	return nil
 }
 
+func pathCondition(list *[]Path, value string) error {
+	path, absent := strings.CutPrefix(value, "!")
+	if !strings.HasPrefix(path, "/") {
+		return fmt.Errorf("%q is no absolute path", path)
+	}
+	*list = append(*list, Path{path, absent})
+	return nil
+}
+
 // timeUnits are the units of systemd.time(7) that make sense here; a number without one counts seconds.
 var timeUnits = []struct {
 	suffix string
