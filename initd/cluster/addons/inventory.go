@@ -112,7 +112,10 @@ func saveInventory(ctx context.Context, client dynamic.Interface, name string, e
 			break
 		}
 	}
-	if err != nil && !(value == nil && apierrors.IsNotFound(err)) {
+	if value == nil && apierrors.IsNotFound(err) {
+		return nil // nothing to remove it from
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write the inventory of add-ons: %w", err)
 	}
 	return nil

@@ -23,8 +23,7 @@ import (
 const ProvisionerName = "rancher.io/local-path"
 
 const usage = `usage: local-path-provisioner start [flags]
-       local-path-provisioner helper create|remove --storage DIR --directory NAME
-`
+       local-path-provisioner helper create|remove --storage DIR --directory NAME`
 
 // Run executes the applet's command line; `start` ends when ctx is done.
 func Run(ctx context.Context, args []string) error {
