@@ -87,6 +87,9 @@ func child(role string) {
 		}
 	case "parent": // has a child that ignores SIGTERM
 		notify("READY=1\nSTATUS=" + strconv.Itoa(fork("lingerer")))
+	case "family": // has a child that ends when it is asked to
+		fork("mute")
+		notify("READY=1")
 	case "handover": // names its child the main process and ends
 		pid := strconv.Itoa(fork("mute"))
 		notify("READY=1\nMAINPID=" + pid + "\nSTATUS=" + pid)

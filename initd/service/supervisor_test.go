@@ -287,6 +287,16 @@ func TestKillModes(t *testing.T) {
 	})
 }
 
+func TestWholeFamilyIsAskedToEnd(t *testing.T) {
+	onBoth(t, func(t *testing.T, groups func(*reaper) Groups) {
+		b := start(t, groups, map[string]string{"thing": "Type=notify\nTimeoutStopSec=3s\nEnvironment=CHILD=family"})
+		b.awaitState("thing", Ready)
+		if err := b.Stop(b.context); err != nil {
+			t.Errorf("the child was not asked: %v", err)
+		}
+	})
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""
