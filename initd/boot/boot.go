@@ -54,9 +54,9 @@ func Table() []Step {
 		{"root", Initramfs, Reboot, "mount the root file system read-only and go on from there"},
 
 		{"system-mounts", Root, Reboot, "mount devpts, shm, cgroup v2 and the other kernel file systems; share mounts with containers"},
-		{"watchdog", Root, Degrade, "start the hardware watchdog, fed only while process 1 supervises"},
 		{"kernel-settings", Root, Degrade, "set the sysctls that containers, forwarding and panics need"},
 		{"drivers", Root, Degrade, "load modules for Kubernetes, drivers for the devices found and for those that appear later"},
+		{"watchdog", Root, Degrade, "start the watchdog, fed only while process 1 supervises: of the hardware, or else the kernel's"},
 		{"data", Root, Reboot, "make the data partition on first boot, grow it to the disk's end, check it, mount it on /var"},
 		{"boot-partition", Root, Degrade, "mount the firmware's partition read-only on /boot"},
 		{"etc", Root, Reboot, "lay a writable /etc in memory over the image's"},
@@ -67,7 +67,7 @@ func Table() []Step {
 		{"time", Root, Degrade, "keep the clock by NTP, in the background"},
 		{"services", Root, Reboot, "start containerd, Kubernetes and the device API"},
 		{"healthy", Root, Degrade, "wait until all services are ready"},
-		{"mark-good", Root, Degrade, "tell the boot loader that this slot works"},
+		{"mark-good", Root, Reboot, "tell the boot loader that this slot works; a new slot that does not gives way to the other one"},
 	}
 }
 

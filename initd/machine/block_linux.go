@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -94,34 +95,54 @@ func FindDisk(ctx context.Context, slot, bootPartition string) (*BlockDevice, er
 		if err != nil {
 			return nil, err
 		}
-		var found []BlockDevice
-		for _, d := range disks {
-			if d.Parts[RootPartition(slot)] == "" {
-				continue
-			}
-			if bootPartition != "" && hasPartition(d, bootPartition) {
-				return &d, nil
-			}
-			found = append(found, d)
-		}
-		// When the firmware told which disk it is, another one is taken only if that never appears.
-		if bootPartition == "" && len(found) == 1 {
-			return &found[0], nil
-		}
-		if bootPartition == "" && len(found) > 1 {
-			return nil, fmt.Errorf("more than one disk has Skerry's partitions (%s and %s) and the firmware does not say which was booted; remove one of them",
-				found[0].Path, found[1].Path)
+		d, err := chooseDisk(disks, slot, bootPartition, readTable)
+		if d != nil || err != nil {
+			return d, err
 		}
 		select {
 		case <-events:
 		case <-ctx.Done():
-			if len(found) == 1 {
-				return &found[0], nil
+			// When the firmware told which disk it is, another one is taken only if that never appears.
+			if d, err := chooseDisk(disks, slot, "", readTable); d != nil || err != nil {
+				return d, err
 			}
 			return nil, fmt.Errorf("no disk has a partition %s; the disks are: %s; is a driver missing, or was the image written to another disk?",
 				RootPartition(slot), describe(disks))
 		}
 	}
+}
+
+// chooseDisk returns nil when the disk is not there yet, and an error when waiting would not help. table reads the
+// partition table of a disk.
+func chooseDisk(disks []BlockDevice, slot, bootPartition string, table func(BlockDevice) (*Table, error)) (*BlockDevice, error) {
+	var found []BlockDevice
+	var cut error
+	for _, d := range disks {
+		ours := d.Parts[RootPartition(slot)] != ""
+		if ours && bootPartition == "" {
+			found = append(found, d)
+			continue
+		}
+		t, err := table(d)
+		if err != nil || (bootPartition != "" && !t.hasID(bootPartition)) {
+			continue
+		}
+		if ours {
+			return &d, nil
+		}
+		if need, is := t.CutOff(); is && t.find(RootPartition(slot)) >= 0 {
+			cut = fmt.Errorf("the disk %s has %d MiB, and the image that was written to it needs %d MiB before there is any room for data: "+
+				"write the image to a larger disk", d.Path, d.Bytes>>20, need>>20)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, cut
+	case 1:
+		return &found[0], nil
+	}
+	return nil, fmt.Errorf("more than one disk has Skerry's partitions (%s and %s) and the firmware does not say which was booted; remove one of them",
+		found[0].Path, found[1].Path)
 }
 
 func describe(disks []BlockDevice) string {
@@ -135,22 +156,18 @@ func describe(disks []BlockDevice) string {
 	return strings.Join(out, ", ")
 }
 
-func hasPartition(d BlockDevice, id string) bool {
+func readTable(d BlockDevice) (*Table, error) {
 	f, err := os.Open(d.Path)
 	if err != nil {
-		return false
+		return nil, err
 	}
 	defer f.Close()
-	t, err := ReadTable(f, uint64(d.Bytes/sectorSize))
-	if err != nil {
-		return false
-	}
-	for _, p := range t.Partitions {
-		if p.Type != (GUID{}) && p.ID.String() == id {
-			return true
-		}
-	}
-	return false
+	return ReadTable(f, uint64(d.Bytes/sectorSize))
+}
+
+// hasID tells whether a partition has the unique GUID, in lower case.
+func (t *Table) hasID(id string) bool {
+	return slices.ContainsFunc(t.Partitions[:], func(p Partition) bool { return p.Type != (GUID{}) && p.ID.String() == id })
 }
 
 // String is the GUID as people write it, in lower case.

@@ -54,6 +54,8 @@ type Table struct {
 
 	// place is the sector of the first copy's entries; 0 where that copy is damaged.
 	place uint64
+	// other is the sector of the other copy.
+	other uint64
 }
 
 // A Disk is what a table is read from and written to.
@@ -105,7 +107,7 @@ func readTableAt(d io.ReaderAt, at, sectors uint64) (*Table, error) {
 	if crc32.ChecksumIEEE(array) != le.Uint32(h[88:]) {
 		return nil, ErrNoTable
 	}
-	t := &Table{Sectors: sectors, DiskID: GUID(h[56:72]), place: le.Uint64(h[72:])}
+	t := &Table{Sectors: sectors, DiskID: GUID(h[56:72]), place: le.Uint64(h[72:]), other: le.Uint64(h[32:])}
 	for i := range t.Partitions {
 		e := array[i*gptEntrySize:]
 		name := make([]uint16, 36)
@@ -197,6 +199,15 @@ func writeSync(d Disk, b []byte, sector uint64) error {
 		return err
 	}
 	return d.Sync()
+}
+
+// CutOff tells whether the disk ends before what the table was written for, and how many bytes it should have: an image
+// was written to a disk that is too small. The kernel refuses such a table.
+func (t *Table) CutOff() (need int64, cut bool) {
+	if t.other < t.Sectors {
+		return 0, false
+	}
+	return int64(t.other+1) * sectorSize, true
 }
 
 // find returns the index of the partition of that name, or -1.

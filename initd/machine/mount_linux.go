@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,20 +56,56 @@ func Remount(target string, flags uintptr) error {
 	return nil
 }
 
+// ShareMounts makes all mounts below / propagate to the mount namespaces of containers and back, which Kubernetes builds
+// upon; the kernel starts with private ones (mount_namespaces(7)).
+func ShareMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("cannot share the mounts below /: %w", err)
+	}
+	return nil
+}
+
+// SyncFilesystem returns when all that was written to the file system of path is on its medium.
+func SyncFilesystem(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("cannot sync %s: %w", path, err)
+	}
+	return nil
+}
+
+// SyncAll writes everything to disk, but waits for that no longer than limit: a dead disk never answers.
+func SyncAll(limit time.Duration) {
+	done := make(chan struct{})
+	go func() { unix.Sync(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(limit):
+	}
+}
+
 // MountPoints are the targets of all mounts, in the order in which they were mounted (see proc_pid_mountinfo(5)).
 func MountPoints() ([]string, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
+	return parseMountInfo(string(text)), nil
+}
+
+func parseMountInfo(text string) []string {
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	var points []string
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		if fields := strings.Fields(line); len(fields) > 4 {
 			points = append(points, unescape.Replace(fields[4]))
 		}
 	}
-	return points, nil
+	return points
 }
 
 // UnmountBelow unmounts everything at and below dir, the last mounted first, and returns what did not work. A busy

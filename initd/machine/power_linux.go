@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -43,40 +42,6 @@ func SetClock(t time.Time) error {
 func SetHostname(name string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("cannot set the hostname %q: %w", name, err)
-	}
-	return nil
-}
-
-// A Watchdog resets the machine when it is not fed in time (https://docs.kernel.org/watchdog/watchdog-api.html).
-type Watchdog struct {
-	f *os.File
-	// Identity is the driver's name for it, Timeout how long it waits.
-	Identity string
-	Timeout  time.Duration
-}
-
-// OpenWatchdog starts the first hardware watchdog, asking for a timeout. It is an fs.ErrNotExist where there is none.
-func OpenWatchdog(timeout time.Duration) (*Watchdog, error) {
-	f, err := os.OpenFile("/dev/watchdog0", os.O_WRONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	w := &Watchdog{f: f, Timeout: timeout}
-	// A driver with a fixed timeout refuses this; the one in force is asked for next.
-	_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, int(timeout/time.Second))
-	if s, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETTIMEOUT); err == nil {
-		w.Timeout = time.Duration(s) * time.Second
-	}
-	if info, err := unix.IoctlGetWatchdogInfo(int(f.Fd())); err == nil {
-		w.Identity = unix.ByteSliceToString(info.Identity[:])
-	}
-	return w, w.Feed()
-}
-
-// Feed postpones the reset by the timeout.
-func (w *Watchdog) Feed() error {
-	if err := unix.IoctlWatchdogKeepalive(int(w.f.Fd())); err != nil {
-		return fmt.Errorf("cannot feed the watchdog: %w", err)
 	}
 	return nil
 }
@@ -153,43 +118,6 @@ func watchKey(f io.Reader, pressed chan<- struct{}) {
 			}
 		}
 	}
-}
-
-// KernelLog returns the lines that the kernel logs from now on (or all that it still knows, with all), without their
-// prefix, until ctx is done (https://docs.kernel.org/ABI/testing/dev-kmsg).
-func KernelLog(ctx context.Context, all bool) (<-chan string, error) {
-	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the kernel's log: %w", err)
-	}
-	if !all {
-		if _, err := f.Seek(0, io.SeekEnd); err != nil {
-			return nil, fmt.Errorf("cannot read the kernel's log: %w", err)
-		}
-	}
-	lines := make(chan string, 64)
-	context.AfterFunc(ctx, func() { f.Close() })
-	go func() {
-		defer close(lines)
-		buf := make([]byte, 16<<10)
-		for {
-			n, err := f.Read(buf)
-			if errors.Is(err, unix.EPIPE) {
-				continue // lines were overwritten before they were read
-			}
-			if err != nil {
-				return
-			}
-			_, text, _ := strings.Cut(string(buf[:n]), ";")
-			text, _, _ = strings.Cut(text, "\n")
-			select {
-			case lines <- text:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return lines, nil
 }
 
 // SlewClock makes the clock run faster or slower until it has moved by the offset (adjtimex(2), ADJ_OFFSET_SINGLESHOT: at

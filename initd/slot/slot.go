@@ -43,6 +43,9 @@ type Status struct {
 	Left, Done int
 }
 
+// Bootable tells whether the boot loader would take the slot on its own account: it is good or has attempts left.
+func (s Status) Bootable() bool { return s.Present && (s.Good || s.Left > 0) }
+
 // A Backend is the state of one boot loader.
 type Backend interface {
 	// Status reads the state of a slot.

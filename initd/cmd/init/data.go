@@ -53,7 +53,7 @@ func (r *root) data(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w; nothing on it was changed", err)
 	}
-	for _, dir := range []string{"/var/lib", "/var/log", "/var/tmp", stateDir} {
+	for _, dir := range []string{"/var/lib", "/var/log", "/var/tmp"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}

@@ -20,7 +20,9 @@ const (
 	diskTimeout = 90 * time.Second
 	newRoot     = "/sysroot"
 	rootInit    = "/usr/sbin/init"
-	nosuid      = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	// debugLevel shows everything that the kernel says on its consoles.
+	debugLevel = 8
+	nosuid     = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 )
 
 // initramfs is the first of the two stages: from the kernel's archive to the verified root file system.
@@ -50,6 +52,13 @@ func (s *initramfs) mounts(context.Context) error {
 		{Source: "run", Target: "/run", Type: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=755"},
 	} {
 		if err := m.Do(); err != nil {
+			return err
+		}
+	}
+	// From here on there is a console to say more on, if somebody wants to know.
+	if text, err := os.ReadFile("/proc/cmdline"); err == nil && strings.Contains(string(text), debugArgument) {
+		s.console.debug = true
+		if err := machine.SetConsoleLevel(debugLevel); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -53,11 +54,8 @@ func (r *root) saveCrash() error {
 		return err
 	}
 	r.problem("the kernel crashed before this boot; its last words are kept in " + crashDir)
-	if err := rotate(crashDir, savedCrashes); err != nil {
-		return err
-	}
-	dir := filepath.Join(crashDir, "0")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, err := newCrash()
+	if err != nil {
 		return err
 	}
 	var failed []error
@@ -74,6 +72,18 @@ func (r *root) saveCrash() error {
 	return errors.Join(failed...)
 }
 
+// newCrash makes a folder for the newest crash.
+func newCrash() (string, error) {
+	if err := os.MkdirAll(crashDir, 0o700); err != nil {
+		return "", err
+	}
+	if err := rotate(crashDir, savedCrashes); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(crashDir, "0")
+	return dir, os.Mkdir(dir, 0o700)
+}
+
 // rotate makes room for a folder 0 in dir: 0 becomes 1, and so on, and the last one is removed.
 func rotate(dir string, keep int) error {
 	name := func(i int) string { return filepath.Join(dir, string(rune('0'+i))) }
@@ -88,10 +98,24 @@ func rotate(dir string, keep int) error {
 	return nil
 }
 
-// saveLogs keeps the logs of this boot for the next one.
-func (r *root) saveLogs() error {
-	if r.journal == nil || r.machineID == "" { // nothing to save, or nowhere to save it
+// saveLogs keeps the logs of this boot for the next one: those of an ordinary stop in place of the last ones, those of a
+// failure beside those of former failures.
+func (r *root) saveLogs(why ending) error {
+	if r.machineID == "" { // nowhere to save them
 		return nil
 	}
-	return r.journal.Save(logDir)
+	dir := logDir
+	if why == crashed {
+		var err error
+		if dir, err = newCrash(); err != nil {
+			return fmt.Errorf("cannot save logs: %w", err)
+		}
+	}
+	err := r.journal.Save(dir)
+	if kernel, kerr := machine.KernelLogBuffer(); kerr != nil {
+		err = errors.Join(err, kerr)
+	} else {
+		err = errors.Join(err, writeDurably(filepath.Join(dir, "kernel.log"), kernel))
+	}
+	return err
 }

@@ -62,7 +62,7 @@ func (r *root) startTime(ctx context.Context) error {
 		for {
 			select {
 			case <-tick.C:
-				if err := saveClock(); err != nil {
+				if err := r.saveClock(); err != nil {
 					r.problem("cannot write down the time: " + err.Error())
 				}
 			case <-ctx.Done():

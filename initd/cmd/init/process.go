@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +28,8 @@ const (
 	failureDelay = 10 * time.Second
 	// watchdogTimeout must survive a machine that is busy with its disk, and still end a hang within a minute.
 	watchdogTimeout = 60 * time.Second
+	// bootStopTimeout is how long a boot step may need to notice that the machine is going down.
+	bootStopTimeout = 10 * time.Second
 	// logLimit bounds each of the two log files of a unit, in memory.
 	logLimit = 1 << 20
 )
@@ -40,12 +41,13 @@ type process struct {
 	disk    *machine.BlockDevice
 	console *console
 	state   *state
-	feeder  atomic.Pointer[machine.Watchdog]
+	// pulse is received by the loop that supervises, in every turn that it is idle.
+	pulse chan struct{}
 }
 
 // machineMain is process 1. It never returns: the end of it is a restart or the end of power.
 func machineMain() {
-	p := &process{reaper: machine.NewReaper(), console: newConsole()}
+	p := &process{reaper: machine.NewReaper(), console: newConsole(), pulse: make(chan struct{})}
 	p.state = newState(p.console)
 	defer func() {
 		// A panic on another goroutine ends process 1, and by that the kernel, which then restarts the machine itself.
@@ -94,6 +96,14 @@ func (p *process) runRoot(ctx context.Context) error {
 		}()
 		finished <- p.run(booting, boot.Root, r.actions())
 	}()
+	// end stops the boot sequence, wherever it is, and then the machine.
+	end := func(stop func()) {
+		cancel()
+		// The way down needs the watchdog to be content, too; it is over before shutdownTimeout, or by it.
+		go r.beat(shutdownTimeout)
+		r.awaitBoot(finished)
+		stop()
+	}
 	go r.watchKernel(booting)
 	buttons := make(chan struct{}, 1)
 	go func() {
@@ -104,18 +114,17 @@ func (p *process) runRoot(ctx context.Context) error {
 	for {
 		select {
 		case err := <-finished:
+			finished = nil
 			if err != nil {
-				cancel()
-				r.stop("failed: " + firstLine(err))
+				end(func() { r.stop("failed: "+firstLine(err), crashed) })
 				return err
 			}
 			p.state.booted()
 		case s := <-stop:
-			cancel()
-			r.shutdown(s == unix.SIGUSR2 || s == powerSignal)
+			end(func() { r.shutdown(s == unix.SIGUSR2 || s == powerSignal) })
 		case <-buttons:
-			cancel()
-			r.shutdown(true)
+			end(func() { r.shutdown(true) })
+		case <-p.pulse:
 		}
 	}
 }
@@ -178,29 +187,57 @@ func (p *process) problem(text string) { p.state.problem(text) }
 // has counted the attempt, so that a slot that never works gives way to the other one.
 func (p *process) fail(err error) {
 	p.state.failed(err, failureDelay)
-	unix.Sync()
-	time.Sleep(failureDelay)
+	restart := time.After(failureDelay)
+	machine.SyncAll(failureDelay)
+	<-restart
 	if err := machine.Reboot(); err != nil {
 		panic(err) // ends process 1: the kernel panics and restarts by itself
 	}
 	select {}
 }
 
-// feed keeps the watchdog content from now on. The feeding goroutine asks the supervisor's loop for a sign of life first
-// (see alive), so that a process 1 that no longer supervises is reset.
-func (p *process) feed(w *machine.Watchdog) {
-	p.feeder.Store(w)
-	go func() {
-		tick := time.NewTicker(w.Timeout / 4)
-		defer tick.Stop()
-		for range tick.C {
-			p.state.alive()
-			if err := w.Feed(); err != nil {
-				p.problem(err.Error())
-				return
-			}
+// feed keeps the watchdog content from now on, as long as the loop that supervises gives signs of life and nobody holds
+// the state or the supervisor for good. A process 1 that only seems to live is reset.
+func (r *root) feed(w *machine.Watchdog) {
+	r.logf("watchdog %s resets a machine that hangs for %v", w.Identity, w.Timeout)
+	tick := time.NewTicker(w.Timeout / 4)
+	defer tick.Stop()
+	for range tick.C {
+		r.pulse <- struct{}{}
+		r.state.alive()
+		if s := r.supervisor(); s != nil {
+			s.Status()
 		}
-	}()
+		if err := w.Feed(); err != nil {
+			r.problem(err.Error())
+			return
+		}
+	}
+}
+
+// beat gives signs of life for a time, in place of the loop that supervises.
+func (p *process) beat(limit time.Duration) {
+	over := time.After(limit)
+	for {
+		select {
+		case <-p.pulse:
+		case <-over:
+			return
+		}
+	}
+}
+
+// awaitBoot waits until the boot sequence has heard that it is over: what it is about to start must not be missed by the
+// way down. finished is nil when it has ended before.
+func (r *root) awaitBoot(finished <-chan error) {
+	if finished == nil {
+		return
+	}
+	select {
+	case <-finished:
+	case <-time.After(bootStopTimeout):
+		r.logf("the boot sequence does not stop; going on without it")
+	}
 }
 
 func firstLine(err error) string {

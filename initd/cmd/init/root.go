@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -42,7 +43,7 @@ type root struct {
 	machineID string
 	hostname  string
 	config    *config.Loaded
-	services  *service.Supervisor
+	services  atomic.Pointer[service.Supervisor] // set by the boot sequence, asked by others
 	journal   *journal.Journal
 	slots     slot.Backend
 	clock     *timesync.Syncer
@@ -52,9 +53,9 @@ type root struct {
 func (r *root) actions() map[string]boot.Action {
 	return map[string]boot.Action{
 		"system-mounts":   r.systemMounts,
-		"watchdog":        r.startWatchdog,
 		"kernel-settings": r.kernelSettings,
 		"drivers":         r.drivers,
+		"watchdog":        r.startWatchdog,
 		"data":            r.data,
 		"boot-partition":  r.bootPartition,
 		"etc":             r.etc,
@@ -83,9 +84,8 @@ func (r *root) systemMounts(context.Context) error {
 			return err
 		}
 	}
-	// Kubernetes propagates mounts between host and containers, which needs shared mounts; the kernel's are private.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
-		return fmt.Errorf("cannot share the mounts below /: %w", err)
+	if err := machine.ShareMounts(); err != nil {
+		return err
 	}
 	return machine.EnableControllers(cgroupRoot)
 }
@@ -103,6 +103,7 @@ var kernelSettings = []struct{ name, value, reason string }{
 	{"fs/inotify/max_user_watches", "524288", "kubelet and pods watch many files"},
 	{"kernel/keys/root_maxkeys", "1000000", "kubelet asks for it"},
 	{"kernel/keys/root_maxbytes", "25000000", "kubelet asks for it"},
+	{"kernel/printk_devkmsg", "on", "what init and services tell the kernel's log is not dropped when they have much to say"},
 	{"kernel/kptr_restrict", "2", "kernel addresses are nobody's business"},
 	{"kernel/dmesg_restrict", "1", "the kernel's log is root's"},
 	{"fs/protected_hardlinks", "1", "no links to other people's files"},
@@ -135,8 +136,6 @@ func (r *root) drivers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// Devices are served in the background: a slow driver must not hold up the boot, and network and watchdog wait for
-	// their own devices. The modules that Kubernetes needs are loaded here and now.
 	list, err := os.ReadFile("/usr/lib/skerry/modules-load")
 	if err != nil {
 		return err
@@ -153,17 +152,29 @@ func (r *root) drivers(ctx context.Context) (err error) {
 	return errors.Join(failed...)
 }
 
+// watchdogWait is how long the driver of a hardware watchdog may take to find it.
+const watchdogWait = 10 * time.Second
+
+// startWatchdog goes on in the background: the driver may be one of those that are loaded for devices of devices.
 func (r *root) startWatchdog(ctx context.Context) error {
-	w, err := machine.OpenWatchdog(watchdogTimeout)
-	if errors.Is(err, fs.ErrNotExist) {
-		r.logf("the machine has no hardware watchdog (yet)")
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	r.logf("watchdog %s resets the machine after %v", w.Identity, w.Timeout)
-	r.feed(w)
+	go func() {
+		soon, cancel := context.WithTimeout(ctx, watchdogWait)
+		w, err := machine.AwaitWatchdog(soon, watchdogTimeout)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			// Better than none: the kernel's own ends a process 1 that hangs, though not a kernel that does.
+			if err = r.loader.Load("softdog"); err == nil {
+				w, err = machine.OpenWatchdog(watchdogTimeout)
+			}
+		}
+		switch {
+		case ctx.Err() != nil: // the machine is going down
+		case err != nil:
+			r.problem("the machine has no watchdog and would not restart by itself if it hung: " + err.Error())
+		default:
+			r.feed(w)
+		}
+	}()
 	return nil
 }
 
@@ -238,7 +249,11 @@ func (r *root) restoreClock() error {
 	return err
 }
 
-func saveClock() error {
+// saveClock writes the time down. Before there is an identity the data partition is not mounted, and there is nothing to save.
+func (r *root) saveClock() error {
+	if r.machineID == "" {
+		return nil
+	}
 	return writeDurably(clockFile, strconv.AppendInt(nil, time.Now().Unix(), 10))
 }
 
@@ -285,13 +300,7 @@ func (d slotDirectory) Rename(from, to string) error {
 }
 
 func (d slotDirectory) Sync() error {
-	f, err := os.Open(d.root)
-	if err != nil {
-		return err
-	}
-	err = unix.Syncfs(int(f.Fd()))
-	f.Close()
-	return errors.Join(err, machine.Remount(d.root, nosuid|unix.MS_RDONLY))
+	return errors.Join(machine.SyncFilesystem(d.root), machine.Remount(d.root, nosuid|unix.MS_RDONLY))
 }
 
 func trimmed(b []byte) string { return string(bytes.TrimSpace(b)) }

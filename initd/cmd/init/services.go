@@ -20,6 +20,8 @@ const (
 	// healthTimeout is how long a boot may take until all services are ready; it is counted from the start of the services.
 	// A small board with a slow card needs minutes on its first boot.
 	healthTimeout = 15 * time.Minute
+	// trialTimeout is the same for a slot on trial while there is another one to go back to. It never is a first boot.
+	trialTimeout = 5 * time.Minute
 )
 
 // environ is what all services have in their environment.
@@ -41,7 +43,7 @@ func (r *root) startServices(context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.services, err = service.New(units, service.Options{
+	services, err := service.New(units, service.Options{
 		Spawner:   r.reaper,
 		Groups:    groups,
 		Output:    r.journal.Writer,
@@ -53,17 +55,22 @@ func (r *root) startServices(context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.services.Start()
+	services.Start()
+	r.services.Store(services)
 	return nil
 }
 
+// supervisor is nil until the services are started.
+func (r *root) supervisor() *service.Supervisor { return r.services.Load() }
+
 func (r *root) stopServices(ctx context.Context) error {
-	if r.services == nil {
+	s := r.supervisor()
+	if s == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	return r.services.Stop(ctx)
+	return s.Stop(ctx)
 }
 
 // configureNode tells the Kubernetes runtime what the configuration says. Both files are in memory.
@@ -84,29 +91,49 @@ func (r *root) configureNode() error {
 	return nil
 }
 
+// waitHealthy waits for the services, but not for ever: the other slot may do better.
 func (r *root) waitHealthy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, healthTimeout, fmt.Errorf("not ready after %v", healthTimeout))
+	limit := healthTimeout
+	if status, err := r.slots.Status(r.cmdline.slot); err == nil && !status.Good {
+		if other, err := r.slots.Status(r.cmdline.slot.Other()); err == nil && other.Bootable() {
+			limit = trialTimeout
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not ready after %v", limit))
 	defer cancel()
-	if err := r.services.WaitUp(ctx); err != nil {
+	if err := r.supervisor().WaitUp(ctx); err != nil {
 		return err
 	}
 	r.healthy = true
 	return nil
 }
 
+// markGood fails, and by that restarts the machine, only when it is a slot on trial that has failed and the other one can
+// be booted. A slot that was good before, or that there is no other one for, stays up for somebody to look at.
 func (r *root) markGood(context.Context) error {
-	status, err := r.slots.Status(r.cmdline.slot)
+	mine, err := r.slots.Status(r.cmdline.slot)
 	if err != nil {
-		return err
+		r.problem(err.Error())
+		return nil
 	}
-	if !r.healthy {
-		r.state.tries(status.Left)
-		return fmt.Errorf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot)
+	if r.healthy {
+		if err = r.slots.MarkGood(r.cmdline.slot); err == nil {
+			return nil
+		}
+		r.problem(err.Error())
 	}
-	if err := r.slots.MarkGood(r.cmdline.slot); err != nil {
-		r.state.tries(status.Left)
-		return err
+	if mine.Good {
+		return nil
 	}
+	r.state.tries(mine.Left)
+	if r.healthy {
+		return nil
+	}
+	other, err := r.slots.Status(r.cmdline.slot.Other())
+	if err == nil && other.Bootable() {
+		return fmt.Errorf("slot %s on trial did not become ready; slot %s is booted again when its %d attempts are used up", r.cmdline.slot, r.cmdline.slot.Other(), mine.Left)
+	}
+	r.problem(fmt.Sprintf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot))
 	return nil
 }
 

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/skerryos/skerry/initd/machine"
 )
 
@@ -15,6 +13,8 @@ const (
 	stopTimeout    = 60 * time.Second
 	podGrace       = 15 * time.Second
 	remainderGrace = 3 * time.Second
+	// syncTimeout is how long a disk may take to write what is left, after everything on it was unmounted.
+	syncTimeout = 20 * time.Second
 	// shutdownTimeout is the end of all patience: then the power goes anyway.
 	shutdownTimeout = 3 * time.Minute
 )
@@ -22,7 +22,7 @@ const (
 // teardown is the way down, in order; each row is tried whatever became of those before it. The services stop before the
 // pods, or Kubernetes would start those again; pods live on without them until their own turn comes. The data partition is
 // unmounted when nobody writes to it any more.
-func (r *root) teardown() []struct {
+func (r *root) teardown(why ending) []struct {
 	name string
 	do   func(context.Context) error
 } {
@@ -37,24 +37,32 @@ func (r *root) teardown() []struct {
 		{"stopping what is left", func(ctx context.Context) error {
 			return machine.StopGroup(ctx, cgroupRoot+"/system", remainderGrace)
 		}},
-		{"saving logs and clock", func(context.Context) error { return errors.Join(r.saveLogs(), saveClock()) }},
+		{"saving logs and clock", func(context.Context) error { return errors.Join(r.saveLogs(why), r.saveClock()) }},
 		{"unmounting file systems", func(context.Context) error {
 			var failed []error
 			for _, dir := range []string{"/run/netns", runDir, "/var", bootDir} {
 				failed = append(failed, machine.UnmountBelow(dir))
 			}
-			unix.Sync()
+			machine.SyncAll(syncTimeout)
 			return errors.Join(failed...)
 		}},
 	}
 }
 
+// An ending says why the machine stops: what it leaves for those who ask later depends on it.
+type ending bool
+
+const (
+	asked   ending = false
+	crashed ending = true
+)
+
 // stop carries the way down out as far as it goes.
-func (r *root) stop(reason string) {
+func (r *root) stop(reason string, why ending) {
 	r.state.stopping(reason)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	for _, step := range r.teardown() {
+	for _, step := range r.teardown(why) {
 		r.state.progress(step.name)
 		if err := step.do(ctx); err != nil {
 			r.logf("%s: %v", step.name, err)
@@ -67,9 +75,9 @@ func (r *root) shutdown(powerOff bool) {
 	// Where a step hangs in the kernel, the power goes all the same.
 	time.AfterFunc(shutdownTimeout+remainderGrace, func() { end(powerOff) })
 	if powerOff {
-		r.stop("powering off")
+		r.stop("powering off", asked)
 	} else {
-		r.stop("restarting")
+		r.stop("restarting", asked)
 	}
 	r.logf("the machine is stopped")
 	end(powerOff)

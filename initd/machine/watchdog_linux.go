@@ -1,0 +1,67 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Watchdog resets the machine when it is not fed in time (https://docs.kernel.org/watchdog/watchdog-api.html).
+type Watchdog struct {
+	f *os.File
+	// Identity is the driver's name for it, Timeout how long it waits.
+	Identity string
+	Timeout  time.Duration
+}
+
+// OpenWatchdog starts the first hardware watchdog, asking for a timeout. It is an fs.ErrNotExist where there is none.
+func OpenWatchdog(timeout time.Duration) (*Watchdog, error) {
+	f, err := os.OpenFile("/dev/watchdog0", os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	w := &Watchdog{f: f, Timeout: timeout}
+	// A driver with a fixed timeout refuses this; the one in force is asked for next.
+	_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, int(timeout/time.Second))
+	if s, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETTIMEOUT); err == nil {
+		w.Timeout = time.Duration(s) * time.Second
+	}
+	if info, err := unix.IoctlGetWatchdogInfo(int(f.Fd())); err == nil {
+		w.Identity = unix.ByteSliceToString(info.Identity[:])
+	}
+	return w, w.Feed()
+}
+
+// AwaitWatchdog opens the first hardware watchdog as soon as its driver has found it, or fails when ctx is done.
+func AwaitWatchdog(ctx context.Context, timeout time.Duration) (*Watchdog, error) {
+	listening, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := Uevents(listening)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		w, err := OpenWatchdog(timeout)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return w, err
+		}
+		select {
+		case <-events:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Feed postpones the reset by the timeout.
+func (w *Watchdog) Feed() error {
+	if err := unix.IoctlWatchdogKeepalive(int(w.f.Fd())); err != nil {
+		return fmt.Errorf("cannot feed the watchdog: %w", err)
+	}
+	return nil
+}
