@@ -24,7 +24,6 @@ import (
 	"golang.org/x/mod/modfile"
 
 	"github.com/skerryos/skerry/builder/plan"
-	"github.com/skerryos/skerry/initd/cluster/upstream"
 )
 
 // GoFlags are the flags of the Go command that decide what is compiled, one line as in the variable GOFLAGS. They are
@@ -138,14 +137,15 @@ func (b *Builder) goBuild(ctx context.Context, p *plan.Plan, dir string) error {
 	if err != nil {
 		return fmt.Errorf("cannot build programs: %w", err)
 	}
-	args := []string{"build", "-ldflags=" + flags, "-o", dir + string(filepath.Separator)}
-	overlay, err := b.overlay(ctx, env)
+	args := []string{"build", "-ldflags=" + flags}
+	overlay, err := b.sourceOverlay(ctx, env)
 	if err != nil {
 		return fmt.Errorf("cannot build programs: %w", err)
 	}
 	if overlay != "" {
 		args = append(args, "-overlay="+overlay)
 	}
+	args = append(args, "-o", dir+string(filepath.Separator))
 	names := map[string]string{}
 	for _, prog := range p.Programs {
 		if other, taken := names[binaryName(prog)]; taken {
@@ -170,36 +170,6 @@ func (b *Builder) goBuild(ctx context.Context, p *plan.Plan, dir string) error {
 		return fmt.Errorf("cannot build programs: go build: %w\n%s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return nil
-}
-
-// overlay writes the copies of programs that Go cannot import (package upstream), and returns the path of the file for
-// `go build -overlay`. It is empty for a source that has none.
-func (b *Builder) overlay(ctx context.Context, env []string) (string, error) {
-	if _, err := os.Stat(filepath.Join(b.Source, filepath.FromSlash(upstream.Path))); errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	source, err := filepath.Abs(b.Source)
-	if err != nil {
-		return "", err
-	}
-	dir, err := b.Store.Dir("upstream")
-	if err != nil {
-		return "", err
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return "", err
-	}
-	return upstream.Write(source, dir, func(module string) (string, error) {
-		// Download brings the module where it is missing, and prints where it lies in either case.
-		cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
-		cmd.Dir, cmd.Env = source, env
-		out, err := cmd.Output()
-		var m struct{ Dir, Error string }
-		if jerr := json.Unmarshal(out, &m); jerr != nil || m.Error != "" {
-			return "", fmt.Errorf("go mod download %s: %s (%w)", module, m.Error, errors.Join(err, jerr))
-		}
-		return m.Dir, err
-	})
 }
 
 // LinkFlags returns the linker's flags for a plan: no symbol tables, the image's version, and the Kubernetes version

@@ -29,7 +29,12 @@ type Store struct {
 
 // OpenStore opens the store in dir, and makes the folder if there is none.
 func OpenStore(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// Absolute, because tools that write into it run in other folders.
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("cannot open artefact store: %w", err)
 	}
 	return &Store{dir: dir}, nil
