@@ -6,16 +6,41 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Notifier sends what happens to the supervisor. The zero value is ready; its methods may be called at the same time.
+// Notifier sends what happens to the supervisor. Its methods may be called at the same time.
 type Notifier struct {
+	socket   string        // empty without a supervisor
+	watchdog time.Duration // zero when the supervisor has no watchdog
+
+	// AfterReady and OnStopping, when set, are called each time Ready and Stopping are.
+	AfterReady, OnStopping func()
+
 	mu     sync.Mutex
 	status string
+}
+
+// FromEnvironment takes the supervisor's address out of the environment. It must be called before any part of
+// Kubernetes starts: API server and kubelet would each announce themselves as the whole service, and feed its watchdog.
+func FromEnvironment() *Notifier {
+	n := &Notifier{socket: os.Getenv("NOTIFY_SOCKET")}
+	if name, ok := strings.CutPrefix(n.socket, "@"); ok {
+		n.socket = "\x00" + name // abstract namespace, see unix(7)
+	}
+	pid := os.Getenv("WATCHDOG_PID")
+	if usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil && usec > 0 && (pid == "" || pid == strconv.Itoa(os.Getpid())) {
+		n.watchdog = time.Duration(usec) * time.Microsecond
+	}
+	for _, v := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} {
+		os.Unsetenv(v)
+	}
+	return n
 }
 
 // Status tells in a few words what is going on; the console shows it. A repeated status is sent once.
@@ -29,23 +54,32 @@ func (n *Notifier) Status(format string, args ...any) {
 		return
 	}
 	slog.Info(s)
-	send("STATUS=" + s)
+	n.send("STATUS=" + s)
 }
 
 // Ready says that the service does its job.
-func (n *Notifier) Ready() { send(daemon.SdNotifyReady) }
+func (n *Notifier) Ready() {
+	n.send("READY=1")
+	if n.AfterReady != nil {
+		n.AfterReady()
+	}
+}
 
 // Stopping says that the service is on its way out.
-func (n *Notifier) Stopping() { send(daemon.SdNotifyStopping) }
+func (n *Notifier) Stopping() {
+	n.send("STOPPING=1")
+	if n.OnStopping != nil {
+		n.OnStopping()
+	}
+}
 
-// Watchdog feeds the supervisor's watchdog until ctx ends, each time that alive returns nil. It returns at once when no
-// watchdog is set (WATCHDOG_USEC). alive gets a context that ends before the next turn is due.
+// Watchdog feeds the supervisor's watchdog until ctx ends, each time that alive returns nil. It returns at once when
+// there is none. alive gets a context that ends when its next turn is due.
 func (n *Notifier) Watchdog(ctx context.Context, alive func(context.Context) error) {
-	every, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || every == 0 {
+	if n.watchdog == 0 {
 		return
 	}
-	every /= 3 // one missed turn is not yet a dead process
+	every := n.watchdog / 3 // one missed turn is not yet a dead process
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -53,7 +87,7 @@ func (n *Notifier) Watchdog(ctx context.Context, alive func(context.Context) err
 		err := alive(check)
 		cancel()
 		if err == nil {
-			send(daemon.SdNotifyWatchdog)
+			n.send("WATCHDOG=1")
 		} else if ctx.Err() == nil {
 			slog.Warn("the watchdog was not fed", "reason", err)
 		}
@@ -65,9 +99,17 @@ func (n *Notifier) Watchdog(ctx context.Context, alive func(context.Context) err
 	}
 }
 
-func send(state string) {
-	// Errors are not acted upon: a supervisor that went away cannot be told so.
-	if _, err := daemon.SdNotify(false, state); err != nil {
+func (n *Notifier) send(state string) {
+	if n.socket == "" {
+		return
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
+	if err == nil {
+		defer c.Close()
+		_, err = c.Write([]byte(state))
+	}
+	if err != nil {
+		// A supervisor that went away cannot be told so; the work goes on.
 		slog.Debug("cannot notify the supervisor", "state", state, "reason", err)
 	}
 }

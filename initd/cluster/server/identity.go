@@ -165,7 +165,18 @@ func (id *identity) writeKubeconfigs() error {
 			return err
 		}
 	}
+	if !id.settings.DisableAgent {
+		crt, key := id.store.Files(pki.Leaf{Dir: id.paths.agent, Name: "client-kubelet"})
+		cfg := kubeconfig.Config{Server: id.settings.Endpoint(), CAFile: ca, CertFile: crt, KeyFile: key}
+		if err := durable.WriteFile(id.nodeKubeconfig(), cfg.Marshal(), 0o600); err != nil {
+			return err
+		}
+	}
 	return id.writeAdmin()
+}
+
+func (id *identity) nodeKubeconfig() string {
+	return filepath.Join(id.paths.agent, "kubelet.kubeconfig")
 }
 
 // writeAdmin writes the kubeconfig that people copy, and the link where K3s has it.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/skerryos/skerry/initd/cluster/kubeconfig"
+	"github.com/skerryos/skerry/initd/cluster/node"
 	"github.com/skerryos/skerry/initd/cluster/pki"
 )
 
@@ -35,6 +37,9 @@ func (s *Server) writeJoinObjects(ctx context.Context, id *identity, k kubernete
 			return err
 		}
 	}
+	if err := applyNodeSettings(ctx, k, s.nodeCluster()); err != nil {
+		return err
+	}
 	if err := applyClusterInfo(ctx, k, id, s.controlPlane(id).Advertise, s.Settings.HTTPSListenPort); err != nil {
 		return err
 	}
@@ -43,7 +48,7 @@ func (s *Server) writeJoinObjects(ctx context.Context, id *identity, k kubernete
 
 // joinBindings: who gets which ClusterRole, and why.
 var joinBindings = []struct{ name, role, group string }{
-	{"skerry:node-bootstrapper", "system:node-bootstrapper", bootstrappers},                                                 // ask for a certificate
+	{"skerry:node-bootstrapper", "system:node-bootstrapper", bootstrappers},                                                  // ask for a certificate
 	{"skerry:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", bootstrappers}, // and get it
 	{"skerry:node-autoapprove-renewal", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "system:nodes"},
 	{"skerry:node-proxier", "system:node-proxier", "system:nodes"}, // kube-proxy uses the node's own certificate
@@ -121,27 +126,64 @@ func applyClusterInfo(ctx context.Context, k kubernetes.Interface, id *identity,
 	if err != nil {
 		return wrap(err, "ConfigMap", want.Name)
 	}
-	role := &rbac.Role{
-		ObjectMeta: object("skerry:cluster-info", meta.NamespacePublic),
-		Rules:      []rbac.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"cluster-info"}, Verbs: []string{"get"}}},
+	return applyReader(ctx, k, meta.NamespacePublic, want.Name, []rbac.Subject{
+		{APIGroup: rbac.GroupName, Kind: rbac.UserKind, Name: "system:anonymous"},
+		{APIGroup: rbac.GroupName, Kind: rbac.GroupKind, Name: bootstrappers},
+	})
+}
+
+// Where nodes find what all of them agree on: a ConfigMap in kube-system.
+const (
+	NodeSettings    = "skerry-node"
+	NodeSettingsKey = "cluster.json"
+)
+
+// applyNodeSettings publishes to nodes, and to those that are about to become one, what all of them agree on.
+func applyNodeSettings(ctx context.Context, k kubernetes.Interface, cluster node.Cluster) error {
+	b, err := json.Marshal(cluster)
+	if err != nil {
+		return fmt.Errorf("cannot encode the nodes' settings: %w", err)
 	}
-	_, err = k.RbacV1().Roles(meta.NamespacePublic).Create(ctx, role, meta.CreateOptions{})
+	want := &core.ConfigMap{ObjectMeta: object(NodeSettings, meta.NamespaceSystem), Data: map[string]string{NodeSettingsKey: string(b)}}
+	c := k.CoreV1().ConfigMaps(meta.NamespaceSystem)
+	have, err := c.Get(ctx, want.Name, meta.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = c.Create(ctx, want, meta.CreateOptions{})
+	case err == nil && have.Data[NodeSettingsKey] != want.Data[NodeSettingsKey]:
+		have.Data = want.Data
+		_, err = c.Update(ctx, have, meta.UpdateOptions{})
+	}
+	if err != nil {
+		return wrap(err, "ConfigMap", want.Name)
+	}
+	return applyReader(ctx, k, meta.NamespaceSystem, NodeSettings, []rbac.Subject{
+		{APIGroup: rbac.GroupName, Kind: rbac.GroupKind, Name: bootstrappers},
+		{APIGroup: rbac.GroupName, Kind: rbac.GroupKind, Name: "system:nodes"},
+	})
+}
+
+// applyReader lets subjects read one ConfigMap.
+func applyReader(ctx context.Context, k kubernetes.Interface, namespace, configMap string, subjects []rbac.Subject) error {
+	name := "skerry:" + configMap
+	role := &rbac.Role{
+		ObjectMeta: object(name, namespace),
+		Rules:      []rbac.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{configMap}, Verbs: []string{"get"}}},
+	}
+	_, err := k.RbacV1().Roles(namespace).Create(ctx, role, meta.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return wrap(err, "Role", role.Name)
+		return wrap(err, "Role", name)
 	}
 	binding := &rbac.RoleBinding{
-		ObjectMeta: object("skerry:cluster-info", meta.NamespacePublic),
-		RoleRef:    rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "Role", Name: role.Name},
-		Subjects: []rbac.Subject{
-			{APIGroup: rbac.GroupName, Kind: rbac.UserKind, Name: "system:anonymous"},
-			{APIGroup: rbac.GroupName, Kind: rbac.GroupKind, Name: bootstrappers},
-		},
+		ObjectMeta: object(name, namespace),
+		RoleRef:    rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "Role", Name: name},
+		Subjects:   subjects,
 	}
-	_, err = k.RbacV1().RoleBindings(meta.NamespacePublic).Create(ctx, binding, meta.CreateOptions{})
+	_, err = k.RbacV1().RoleBindings(namespace).Create(ctx, binding, meta.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		err = nil
 	}
-	return wrap(err, "RoleBinding", binding.Name)
+	return wrap(err, "RoleBinding", name)
 }
 
 // applyToken writes the bootstrap token of the present secret and removes those of earlier ones.

@@ -4,22 +4,20 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
-	"runtime/debug"
-	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/skerryos/skerry/initd/cluster/addons"
 	"github.com/skerryos/skerry/initd/cluster/controlplane"
 	"github.com/skerryos/skerry/initd/cluster/datastore"
+	"github.com/skerryos/skerry/initd/cluster/node"
 	"github.com/skerryos/skerry/initd/cluster/notify"
 	"github.com/skerryos/skerry/initd/cluster/pki"
 	"github.com/skerryos/skerry/initd/cluster/settings"
@@ -35,11 +33,6 @@ type Server struct {
 	Built time.Time
 	// RunDir is for sockets, on a tmpfs.
 	RunDir string
-	// Node runs the node's parts until ctx ends; nil when the agent is disabled. It is started with the API server, long
-	// before that answers.
-	Node func(ctx context.Context) error
-	// Deploy brings the system workloads into the cluster, once the API answers.
-	Deploy func(ctx context.Context, c *rest.Config) error
 }
 
 // shutdown limits how long each layer may take to stop before the next is stopped under it.
@@ -83,8 +76,10 @@ func (s *Server) Run(ctx context.Context) error {
 
 	s.Notify.Status("starting the API server")
 	parts.start(0, "API server", api)
-	if s.Node != nil {
-		parts.start(2, "node", s.Node)
+	if !s.Settings.DisableAgent {
+		// Long before the API server answers: kubelet's own start takes as long.
+		n := s.nodeConfig(id)
+		parts.start(2, "node", func(ctx context.Context) error { return node.Run(ctx, n) })
 	}
 	parts.start(1, "control plane", func(ctx context.Context) error {
 		if err := s.waitAPI(ctx, client); err != nil {
@@ -92,10 +87,16 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		parts.start(1, "controller manager", controllers)
 		parts.start(1, "scheduler", scheduler)
-		return s.afterAPI(ctx, id, client)
+		return s.afterAPI(ctx, id, client, parts)
 	})
 	parts.start(1, "certificates", func(ctx context.Context) error { return keepRenewed(ctx, id) })
-	return parts.wait()
+	err = parts.wait()
+	if err != nil {
+		// Said now: stopping the rest may take a while.
+		slog.Error("a part ended by itself; stopping the others", "reason", err)
+	}
+	s.Notify.Stopping()
+	return err
 }
 
 // prepare makes the identity and opens the datastore, at the same time: both wait for the disk.
@@ -143,8 +144,8 @@ func (s *Server) waitAPI(ctx context.Context, c *rest.Config) error {
 	return nil
 }
 
-// afterAPI does what needs a running API server: the objects that nodes join by, and the system workloads.
-func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config) error {
+// afterAPI does what needs a running API server: it writes the objects that nodes join by and approves what they ask for.
+func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, parts *group) error {
 	started := time.Now()
 	probe, err := newProbe(c)
 	if err != nil {
@@ -154,7 +155,7 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config) err
 		return err
 	}
 	slog.Info("API server ready", "after", time.Since(started).Round(time.Millisecond))
-	if s.Node == nil {
+	if s.Settings.DisableAgent {
 		s.Notify.Status("API server ready")
 		s.Notify.Ready()
 	}
@@ -167,13 +168,8 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config) err
 		return err
 	}
 	go approveServingCertificates(ctx, k)
-	if s.Deploy != nil {
-		if err := retry(ctx, "cannot deploy the system workloads", func() error { return s.Deploy(ctx, c) }); err != nil {
-			return err
-		}
-	}
-	// What the start needed once is a third of the heap; the machine can use it better.
-	debug.FreeOSMemory()
+	// Not earlier: until the node can run them they would only take the processor from what it is waiting for.
+	parts.start(2, "add-ons", func(ctx context.Context) error { return addons.Run(ctx, s.addons(c)) })
 	<-ctx.Done()
 	return nil
 }
@@ -213,101 +209,5 @@ func retry(ctx context.Context, what string, f func() error) error {
 		case <-time.After(pause):
 		}
 		pause = min(pause*2, 10*time.Second)
-	}
-}
-
-// group runs parts in layers. A part that ends by itself ends the group; layers are stopped from the highest down,
-// each waited for, so that nothing loses what it stands on.
-type group struct {
-	mu     sync.Mutex
-	layers [3]layer
-	ended  chan error
-	parent context.Context
-}
-
-type layer struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	alive  map[string]bool
-}
-
-func newGroup(ctx context.Context) *group {
-	g := &group{parent: ctx, ended: make(chan error, 1)}
-	for i := range g.layers {
-		l := &g.layers[i]
-		l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
-		l.alive = map[string]bool{}
-	}
-	return g
-}
-
-func (g *group) start(level int, name string, run func(context.Context) error) {
-	l := &g.layers[level]
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if l.ctx.Err() != nil {
-		return // the group is stopping
-	}
-	l.alive[name] = true
-	l.wg.Go(func() {
-		err := run(l.ctx)
-		g.mu.Lock()
-		delete(l.alive, name)
-		g.mu.Unlock()
-		if l.ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			err = errors.New("it ended without being asked to")
-		}
-		g.fail(fmt.Errorf("%s: %w", name, err))
-	})
-}
-
-func (g *group) watch(name string, failed <-chan error) {
-	select {
-	case err := <-failed:
-		g.fail(fmt.Errorf("%s: %w", name, err))
-	case <-g.layers[0].ctx.Done():
-	}
-}
-
-func (g *group) fail(err error) {
-	select {
-	case g.ended <- err:
-	default: // the first reason counts
-	}
-}
-
-// wait returns nil when the parent ends and the first failure otherwise.
-func (g *group) wait() error {
-	select {
-	case <-g.parent.Done():
-		return nil
-	case err := <-g.ended:
-		return err
-	}
-}
-
-func (g *group) stop() {
-	for i := len(g.layers) - 1; i >= 0; i-- {
-		l := &g.layers[i]
-		g.mu.Lock()
-		l.cancel()
-		g.mu.Unlock()
-		done := make(chan struct{})
-		go func() { l.wg.Wait(); close(done) }()
-		select {
-		case <-done:
-		case <-time.After(shutdown):
-			g.mu.Lock()
-			var names []string
-			for n := range l.alive {
-				names = append(names, n)
-			}
-			g.mu.Unlock()
-			slog.Warn("not stopped in time; going on without waiting", "parts", strings.Join(names, ", "), "limit", shutdown)
-		}
 	}
 }

@@ -1,0 +1,34 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/skerryos/skerry/initd/cluster/node"
+	"github.com/skerryos/skerry/initd/cluster/notify"
+	"github.com/skerryos/skerry/initd/cluster/settings"
+	"github.com/skerryos/skerry/initd/cluster/token"
+)
+
+// Run joins the machine to the server in its settings and runs it as a node until ctx ends.
+func Run(ctx context.Context, s *settings.Settings, n *notify.Notifier, ips []netip.Addr, runDir string) error {
+	t, err := token.Parse(s.Token)
+	if err != nil {
+		return err
+	}
+	m := membership{dir: filepath.Join(s.DataDir, "agent"), url: s.Endpoint(), token: t}
+	cluster, err := m.join(ctx, n.Status)
+	if err != nil {
+		return err
+	}
+	return node.Run(ctx, node.Config{
+		Name: s.NodeName, IPs: ips, DataDir: s.DataDir, AgentDir: m.dir, RunDir: runDir,
+		Kubeconfig: m.path("kubelet.kubeconfig"), Bootstrap: m.path("bootstrap.kubeconfig"), ClientCA: m.path("client-ca.crt"),
+		Cluster:  cluster,
+		Endpoint: s.ContainerRuntimeEndpoint, PauseImage: s.PauseImage, ResolvConf: s.ResolvConf, FlannelIface: s.FlannelIface,
+		ExternalIPs: s.NodeExternalIP, Labels: s.NodeLabels, Taints: s.NodeTaints, KubeletArgs: s.KubeletArgs, ProxyArgs: s.KubeProxyArgs,
+		OnReady:  func() { n.Status("node Ready"); n.Ready() },
+		OnStatus: n.Status,
+	})
+}

@@ -1,0 +1,149 @@
+// Package containerd finds, configures and, on hosts where nobody else does, starts containerd.
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/skerryos/skerry/initd/cluster/durable"
+	"github.com/skerryos/skerry/initd/cluster/nodeconfig"
+)
+
+// Files of the runtime that other programs know.
+const (
+	StateDir = "/run/skerry/containerd"
+	Socket   = StateDir + "/containerd.sock"
+	CNIConf  = "/etc/cni/net.d"
+	// registries holds one folder with a hosts.toml for each registry, see containerd's docs/hosts.md.
+	registries = "/etc/skerry/registries"
+)
+
+// Tools are the programs that containerd calls.
+type Tools struct {
+	Runtime string   // crun or runc
+	Shim    string   // containerd-shim-runc-v2
+	CNIBin  []string // folders of CNI plugins
+}
+
+// FindTools looks for the programs of a node: beside this program, then where a Skerry image has them, then in PATH.
+// crun comes before runc: it starts a container in a twentieth of the time and memory.
+func FindTools() (Tools, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return Tools{}, fmt.Errorf("cannot find this program's own file: %w", err)
+	}
+	beside := filepath.Dir(self)
+	var t Tools
+	for _, name := range []string{"crun", "runc"} {
+		if t.Runtime = find(beside, name); t.Runtime != "" {
+			break
+		}
+	}
+	t.Shim = find(beside, "containerd-shim-runc-v2")
+	for _, dir := range []string{filepath.Join(beside, "cni"), "/usr/lib/cni", "/opt/cni/bin"} {
+		if _, err := os.Stat(dir); err == nil {
+			t.CNIBin = append(t.CNIBin, dir)
+		}
+	}
+	var missing []string
+	if t.Runtime == "" {
+		missing = append(missing, "an OCI runtime (crun or runc)")
+	}
+	if t.Shim == "" {
+		missing = append(missing, "the shim (containerd-shim-runc-v2, a link to skerry-cri)")
+	}
+	if len(t.CNIBin) == 0 {
+		missing = append(missing, "CNI plugins (a folder cni of links to skerry-cri)")
+	}
+	if len(missing) > 0 {
+		return t, fmt.Errorf("cannot run containers: missing %s; looked beside %s, in /usr/bin, /usr/lib/cni, /opt/cni/bin and in PATH; install it, or use --disable-agent", strings.Join(missing, ", "), self)
+	}
+	return t, nil
+}
+
+func find(dir, name string) string {
+	for _, p := range []string{filepath.Join(dir, name), filepath.Join("/usr/bin", name)} {
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	if p, err := exec.LookPath(name); err == nil {
+		return p
+	}
+	return ""
+}
+
+// WriteConfig writes containerd's configuration for state below dataDir and returns its path.
+func WriteConfig(dataDir, pauseImage string) (string, error) {
+	t, err := FindTools()
+	if err != nil {
+		return "", err
+	}
+	c := nodeconfig.Containerd{
+		Root: filepath.Join(dataDir, "agent", "containerd"), State: StateDir, Socket: Socket, PauseImage: pauseImage,
+		Runtime: t.Runtime, Shim: t.Shim, CNIBin: t.CNIBin, CNIConf: CNIConf, RegistryConfig: registries,
+	}
+	if err := os.MkdirAll(CNIConf, 0o755); err != nil {
+		return "", fmt.Errorf("cannot make the folder of network configurations: %w", err)
+	}
+	path := filepath.Join(StateDir, "config.toml")
+	return path, durable.WriteFile(path, c.Config(), 0o644)
+}
+
+// Run starts "skerryd containerd" as a child and waits for its end. When ctx ends the child is asked to stop; containers
+// go on running. The child dies with this process, so that the next one can start its own.
+func Run(ctx context.Context, dataDir, pauseImage string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find this program's own file: %w", err)
+	}
+	// The kernel sends the death signal when the thread that started the child ends, not the process.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := exec.CommandContext(ctx, self, "containerd", "--data-dir", dataDir, "--pause-image", pauseImage)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("it ended without an error")
+	}
+	return fmt.Errorf("containerd: %w", err)
+}
+
+// Wait returns when containerd takes connections on the socket of endpoint (unix:///path).
+func Wait(ctx context.Context, endpoint string) error {
+	path := strings.TrimPrefix(endpoint, "unix://")
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	told := time.Now()
+	for {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			return c.Close()
+		}
+		if time.Since(told) > 10*time.Second {
+			slog.Warn("waiting for containerd", "socket", path, "reason", err)
+			told = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("containerd does not answer: %w", err)
+		case <-tick.C:
+		}
+	}
+}
