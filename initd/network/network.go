@@ -209,13 +209,17 @@ func (m *Manager) reconcileLink(ctx context.Context, l Link) error {
 	}
 	var errs []error
 	want := known.wanted()
+	owned := slices.Clone(want.Addrs)
 	for _, c := range diff(l, known.owned, want) {
 		slog.Info("changing the network", "link", l.Name, "change", c)
 		if err := m.Kernel.Apply(c); err != nil {
 			errs = append(errs, fmt.Errorf("cannot change the network (%s): %w", c, err))
+			if c.DeleteAddr.IsValid() {
+				owned = append(owned, c.DeleteAddr) // still ours to delete
+			}
 		}
 	}
-	known.owned = want.Addrs
+	known.owned = owned
 	return errors.Join(errs...)
 }
 

@@ -118,10 +118,15 @@ type world struct {
 	changes int
 }
 
-// settle lets everything happen that happens within a second, then returns all there is to see.
+// settle tells of a change and lets everything happen that happens within a second, then returns all there is to see.
 func (w *world) settle() string {
 	w.kernel.events <- Event{}
-	time.Sleep(time.Second) // of the bubble's time
+	return w.pass(time.Second)
+}
+
+// pass lets time pass in which the kernel has nothing to tell.
+func (w *world) pass(d time.Duration) string {
+	time.Sleep(d) // of the bubble's time
 	synctest.Wait()
 	resolv, _ := os.ReadFile(w.resolv)
 	_, servers, _ := strings.Cut(string(resolv), "\n")
@@ -250,15 +255,23 @@ func TestDrift(t *testing.T) {
 		// The kernel refuses the first time: it is tried again.
 		w.kernel.fail["add address 10.0.0.5/24"] = errors.New("no buffer space available")
 		w.settle()
-		expect(t, "mended", w.settle(), `lo up=true
+		expect(t, "mended", w.pass(time.Second), `lo up=true
 eth0 up=true, 10.0.0.200/32, 10.0.0.5/24, 10.42.1.0/24 via 10.0.0.6 metric 0, 0.0.0.0/0 via 10.0.0.1 src 10.0.0.5 metric 102
 cni0 up=false
 addresses [10.0.0.200 10.0.0.5] gateways [10.0.0.1] dns [10.0.0.1]
 nameserver 10.0.0.1
 search example.com
 `)
+		// An address that could not be deleted is deleted later.
+		w.kernel.fail["delete address 10.0.0.5/24"] = errors.New("no buffer space available")
+		w.clients.script["eth0 4"] = map[string][]string{"confirm": {"nak"}}
+		eth0.CarrierUps = 1
+		w.settle()
+		if got := w.pass(time.Second); strings.Contains(got, "10.0.0.5") {
+			t.Errorf("the address is still there:\n%s", got)
+		}
 		if len(w.kernel.fail) != 0 {
-			t.Error("the change that should fail was not made")
+			t.Errorf("the changes that should fail were not made: %v", w.kernel.fail)
 		}
 	})
 }
@@ -273,19 +286,23 @@ func TestRouterAdvertisements(t *testing.T) {
 		eth0.Addrs = append(eth0.Addrs, Addr{netip.MustParsePrefix("fe80::2/64"), true}, Addr{netip.MustParsePrefix("2001:db8::2/64"), true},
 			Addr{netip.MustParsePrefix("2001:db8:1::2/64"), false})
 		eth0.Routes = append(eth0.Routes, Route{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::1"), Metric: 1024})
-		w.kernel.events <- Event{Link: 2, DNS: []netip.Addr{netip.MustParseAddr("fe80::1")}, Lifetime: time.Hour}
+		servers := []netip.Addr{netip.MustParseAddr("fe80::1"), netip.MustParseAddr("2001:db8::53")}
+		w.kernel.events <- Event{Link: 2, DNS: servers, Lifetime: time.Hour}
 		w.settle()
 		expect(t, "without DHCPv6", fmt.Sprint(w.state.Addresses, w.state.Gateways, w.state.DNS, w.clients.asked),
-			"[10.0.0.5 2001:db8::2] [10.0.0.1 fe80::1%eth0] [10.0.0.1 fe80::1%eth0] [eth0 4 acquire]")
+			"[10.0.0.5 2001:db8::2] [10.0.0.1 fe80::1%eth0] [10.0.0.1 fe80::1%eth0 2001:db8::53] [eth0 4 acquire]")
 		eth0.Managed = true
 		w.settle()
 		expect(t, "with DHCPv6", fmt.Sprint(w.state.Addresses), "[10.0.0.5 2001:db8::2 2001:db8::5]")
 		eth0.Managed = false
 		w.settle()
 		expect(t, "without again", fmt.Sprint(w.state.Addresses), "[10.0.0.5 2001:db8::2]")
-		w.kernel.events <- Event{Link: 2, DNS: []netip.Addr{netip.MustParseAddr("fe80::1")}}
+		w.kernel.events <- Event{Link: 2, DNS: servers[:1]}
 		w.settle()
-		expect(t, "the router takes its name server back", fmt.Sprint(w.state.DNS), "[10.0.0.1]")
+		expect(t, "the router takes a name server back", fmt.Sprint(w.state.DNS), "[10.0.0.1 2001:db8::53]")
+		w.pass(time.Hour)
+		w.settle()
+		expect(t, "the other one's time is over", fmt.Sprint(w.state.DNS), "[]")
 	})
 }
 
