@@ -118,7 +118,7 @@ func (c Config) Command() ([]string, error) {
 		}
 		args = append(args,
 			"-drive", "if=none,id=disk,format=raw,discard=unmap,detect-zeroes=unmap,cache="+cache+",file="+escape(c.Disk),
-			"-device", "virtio-blk-pci,drive=disk,bootindex=0")
+			"-device", "virtio-blk-pci,drive=disk"+c.bootIndex())
 	}
 	user := []string{"user", "id=net"}
 	for _, f := range c.Forwards {
@@ -136,6 +136,14 @@ func (c Config) Command() ([]string, error) {
 			"-device", "virtserialport,id=device,chardev=device,name="+v1.HostPort)
 	}
 	return args, nil
+}
+
+// bootIndex makes the firmware try the disk first. A kernel that is started directly has the first place itself.
+func (c Config) bootIndex() string {
+	if c.Kernel != nil {
+		return ""
+	}
+	return ",bootindex=0"
 }
 
 func (c Config) directBoot() []string {

@@ -83,13 +83,18 @@ func (m *monitor) read(decoder *json.Decoder) {
 	}
 }
 
-func (m *monitor) fail(err error) {
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-		err = ErrPowerOff
+// disconnected turns the end of the connection, which QEMU keeps as long as it lives, into what it means.
+func disconnected(err error) error {
+	if _, ok := errors.AsType[*net.OpError](err); ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
+		return fmt.Errorf("%w (%v)", ErrPowerOff, err)
 	}
+	return err
+}
+
+func (m *monitor) fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.err = err
+	m.err = disconnected(err)
 	for id, c := range m.pending {
 		delete(m.pending, id)
 		close(c)
@@ -118,7 +123,7 @@ func (m *monitor) execute(ctx context.Context, command string, arguments any) (j
 	if err != nil {
 		delete(m.pending, id)
 		m.mu.Unlock()
-		return nil, fmt.Errorf("cannot execute %s in QEMU: %w", command, err)
+		return nil, fmt.Errorf("cannot execute %s in QEMU: %w", command, disconnected(err))
 	}
 	m.mu.Unlock()
 	select {

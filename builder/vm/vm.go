@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,6 +34,7 @@ type VM struct {
 	started time.Time
 	ended   chan struct{}
 	err     error // set before ended is closed
+	killed  atomic.Bool
 }
 
 // Start powers a machine on. raw, if not nil, receives every byte of the serial console. The machine outlives ctx, which
@@ -69,7 +71,7 @@ func Start(ctx context.Context, config Config, raw io.Writer) (*VM, error) {
 		v.Console = newConsole(v.started, input, raw)
 		running <- nil
 		v.Console.pump(output)
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.Wait(); err != nil && !v.killed.Load() {
 			v.err = fmt.Errorf("QEMU ended: %w%s", err, complaints.suffix())
 		}
 		close(v.ended)
@@ -82,11 +84,9 @@ func Start(ctx context.Context, config Config, raw io.Writer) (*VM, error) {
 	}
 	v.Device = newDevice(config.deviceSocket())
 	if err := v.connect(ctx); err != nil {
-		v.Kill()
-		if v.err != nil {
-			err = v.err
-		}
-		return nil, fmt.Errorf("cannot start a virtual machine: %w", err)
+		_ = v.process.Kill() // fails only if it has ended
+		<-v.ended
+		return nil, fmt.Errorf("cannot start a virtual machine: %w; %w", err, v.err)
 	}
 	return v, nil
 }
@@ -135,8 +135,8 @@ func (v *VM) PID() int { return v.process.Pid }
 // Ended is closed when the machine is off.
 func (v *VM) Ended() <-chan struct{} { return v.ended }
 
-// Wait waits until the machine is off and returns why, if QEMU failed. A machine that was killed did not fail by itself, but
-// its error says so too.
+// Wait waits until the machine is off. Its error says why QEMU failed, or that the machine is still on when ctx is done;
+// to be killed is not to fail.
 func (v *VM) Wait(ctx context.Context) error {
 	select {
 	case <-v.ended:
@@ -148,6 +148,7 @@ func (v *VM) Wait(ctx context.Context) error {
 
 // Kill pulls the plug: no cache of the guest is written. It returns when the machine is off.
 func (v *VM) Kill() {
+	v.killed.Store(true)
 	_ = v.process.Kill() // fails only if it has ended
 	<-v.ended
 }

@@ -88,6 +88,9 @@ func TestMachine(t *testing.T) {
 		t.Errorf("got error %v from waiting for what never comes", err)
 	}
 	v.Kill()
+	if err := v.Wait(ctx); err != nil {
+		t.Errorf("got error %v from a machine that was killed", err)
+	}
 	if _, err := v.Console.Wait(ctx, 0, `Kernel panic`); !errors.Is(err, ErrPowerOff) {
 		t.Errorf("got error %v from waiting on a dead machine", err)
 	}
