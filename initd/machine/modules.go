@@ -13,7 +13,8 @@ import (
 type Modules struct {
 	paths   map[string]string   // name → path below the folder
 	needs   map[string][]string // path → paths to be loaded before it, the last first
-	soft    map[string][]string // name → names to be loaded before it, if they can be
+	pre     map[string][]string // name → names or aliases to be loaded before it, if they can be
+	post    map[string][]string // the same, after it
 	builtin map[string]bool
 	aliases []alias
 }
@@ -22,7 +23,7 @@ type alias struct{ pattern, name string }
 
 // ReadModules reads the tables in dir.
 func ReadModules(dir fs.FS) (*Modules, error) {
-	m := &Modules{paths: map[string]string{}, needs: map[string][]string{}, soft: map[string][]string{}, builtin: map[string]bool{}}
+	m := &Modules{paths: map[string]string{}, needs: map[string][]string{}, pre: map[string][]string{}, post: map[string][]string{}, builtin: map[string]bool{}}
 	err := eachLine(dir, "modules.dep", func(line string) {
 		file, deps, ok := strings.Cut(line, ":")
 		if !ok {
@@ -43,22 +44,26 @@ func ReadModules(dir fs.FS) (*Modules, error) {
 			if len(f) < 3 || f[0] != "softdep" {
 				return
 			}
-			pre := false
+			name := ModuleName(f[1])
+			list := map[string][]string{}
 			for _, word := range f[2:] {
 				switch word {
-				case "pre:", "post:":
-					pre = word == "pre:"
+				case "pre:":
+					list = m.pre
+				case "post:":
+					list = m.post
 				default:
-					if pre {
-						name := ModuleName(f[1])
-						m.soft[name] = append(m.soft[name], ModuleName(word))
-					}
+					list[name] = append(list[name], ModuleName(word))
 				}
 			}
 		}},
 		{"modules.alias", func(f []string) {
 			if len(f) == 3 && f[0] == "alias" {
-				m.aliases = append(m.aliases, alias{f[1], ModuleName(f[2])})
+				pattern := f[1]
+				if !strings.Contains(pattern, ":") {
+					pattern = ModuleName(pattern) // another name of the module, and not of a device
+				}
+				m.aliases = append(m.aliases, alias{pattern, ModuleName(f[2])})
 			}
 		}},
 	} {
@@ -168,12 +173,12 @@ func inSet(set string, c byte) bool {
 	return false
 }
 
-// Order returns the paths of a module and of all that it needs, in the order in which they have to be loaded. It is
-// empty for a module that is built into the kernel.
-func (m *Modules) Order(name string) ([]string, error) {
-	var order []string
-	err := m.order(ModuleName(name), map[string]bool{}, &order)
-	return order, err
+// Order returns the paths of a module and of all that it needs or wishes for, in the order in which they have to be loaded;
+// the module's own path is own. It is empty for a module that is built into the kernel.
+func (m *Modules) Order(name string) (order []string, own string, err error) {
+	name = ModuleName(name)
+	err = m.order(name, map[string]bool{}, &order)
+	return order, m.paths[name], err
 }
 
 func (m *Modules) order(name string, seen map[string]bool, order *[]string) error {
@@ -185,10 +190,7 @@ func (m *Modules) order(name string, seen map[string]bool, order *[]string) erro
 	if !ok {
 		return fmt.Errorf("the image has no kernel module %s", name)
 	}
-	for _, soft := range m.soft[name] {
-		// Wished for, not needed: what is missing shows when the module is loaded.
-		_ = m.order(soft, seen, order)
-	}
+	m.wishes(m.pre[name], seen, order)
 	needs := m.needs[file]
 	for i := len(needs) - 1; i >= 0; i-- {
 		if err := m.order(ModuleName(needs[i]), seen, order); err != nil {
@@ -196,5 +198,21 @@ func (m *Modules) order(name string, seen map[string]bool, order *[]string) erro
 		}
 	}
 	*order = append(*order, file)
+	m.wishes(m.post[name], seen, order)
 	return nil
+}
+
+// wishes orders soft dependencies, which are names of modules or aliases that several can have (all who offer the
+// checksum crypto-crc32c). What is missing does not matter here: a module that cannot do without shows it when it is
+// loaded.
+func (m *Modules) wishes(list []string, seen map[string]bool, order *[]string) {
+	for _, wish := range list {
+		names := []string{wish}
+		if m.paths[wish] == "" {
+			names = m.Match(wish)
+		}
+		for _, name := range names {
+			_ = m.order(name, seen, order)
+		}
+	}
 }

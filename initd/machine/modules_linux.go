@@ -52,25 +52,21 @@ func NewModuleLoader() (*ModuleLoader, error) {
 	return &ModuleLoader{dir: dir, modules: m, loaded: map[string]error{}}, nil
 }
 
-// Load loads a module and what it needs.
+// Load loads a module and what it needs. Whatever else could not be loaded, it is about the module itself that the error
+// tells: a checksum with the processor's instructions, say, is only wished for, and not to be had on all processors.
 func (l *ModuleLoader) Load(name string) error {
-	files, err := l.modules.Order(name)
+	files, own, err := l.modules.Order(name)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, file := range files {
-		err, done := l.loaded[file]
-		if !done {
-			err = LoadModule(filepath.Join(l.dir, file))
-			l.loaded[file] = err
-		}
-		if err != nil {
-			return err
+		if _, done := l.loaded[file]; !done {
+			l.loaded[file] = LoadModule(filepath.Join(l.dir, file))
 		}
 	}
-	return nil
+	return l.loaded[own]
 }
 
 // Serve loads the drivers for a device.

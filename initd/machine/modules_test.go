@@ -25,11 +25,14 @@ kernel/drivers/dca.ko.gz:
 kernel/loop/one.ko: kernel/loop/two.ko
 kernel/loop/two.ko: kernel/loop/one.ko
 kernel/hard.ko: kernel/absent.ko
+kernel/wisher.ko:
+kernel/crypto/crc32c-intel.ko.xz:
 `)},
 	"modules.softdep": {Data: []byte(`# Soft dependencies extracted from modules themselves.
 softdep ext4 pre: crc32c-intel crc16 post: c
 softdep libcrc32c pre: crc32c_generic
 softdep virtio_net pre: absent builtin_one
+softdep wisher pre: crypto-crc32c post: igb
 softdep broken
 `)},
 	"modules.builtin": {Data: []byte("kernel/lib/builtin-one.ko\n")},
@@ -38,6 +41,8 @@ alias virtio:d00000001v* virtio_net
 alias pci:v00008086d00001533sv*sd*bc*sc*i* igb
 alias pci:v00008086d*sv*sd*bc02sc00i* a
 alias usb:v0525pA4A[0-2]d*dc*dsc*dp*ic*isc*ip*in* b
+alias crypto-crc32c crc32c_generic
+alias crypto-crc32c crc32c_intel
 alias [ broken
 alias too short
 `)},
@@ -52,7 +57,9 @@ func TestModuleOrder(t *testing.T) {
 		{"crc16", "crc16", ""},
 		{"erofs", "crc32c_generic libcrc32c erofs", ""},
 		// A soft dependency comes first, though the hard ones would bring it later; one that is missing is left out.
-		{"ext4", "crc16 mbcache jbd2 ext4", ""},
+		{"ext4", "crc32c_intel crc16 mbcache jbd2 ext4 c", ""},
+		// A wish can be for an alias, which all who have it fulfil, and for afterwards.
+		{"wisher", "crc32c_generic crc32c_intel wisher dca igb", ""},
 		{"a", "c b a", ""},
 		// Either spelling of the name; soft dependencies that are built in or absent do not matter.
 		{"virtio-net", "virtio_net", ""},
@@ -64,7 +71,10 @@ func TestModuleOrder(t *testing.T) {
 		{"hard", "", "module hard: the image has no kernel module absent"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			files, err := m.Order(c.name)
+			files, own, err := m.Order(c.name)
+			if err == nil && len(files) > 0 && ModuleName(own) != ModuleName(c.name) {
+				t.Errorf("its own file is %s", own)
+			}
 			var got []string
 			for _, f := range files {
 				got = append(got, ModuleName(f))

@@ -18,9 +18,6 @@ type commandLine struct {
 	debug          bool
 }
 
-// debugArgument asks for detailed messages on the console.
-const debugArgument = "skerry.loglevel=debug"
-
 func parseCommandLine(text string) (commandLine, error) {
 	var c commandLine
 	values := map[string]string{}

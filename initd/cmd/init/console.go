@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -49,17 +51,28 @@ func (c *console) log(text string) {
 	c.write(text)
 }
 
-func (c *console) write(text string) {
+// record writes a message into the kernel's log only.
+func (c *console) record(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writeKernelLog(text)
+}
+
+func (c *console) writeKernelLog(text string) {
 	c.open()
-	text = strings.TrimRight(text, "\n")
-	if c.kmsg != nil {
-		// <14>: facility user, level info, which consoles do not show: it is written to them below. A record holds
-		// about a thousand bytes.
-		for line := range strings.Lines(text) {
-			fmt.Fprintf(c.kmsg, "<14>skerry: %.960s\n", strings.TrimRight(line, "\n"))
-		}
+	if c.kmsg == nil {
+		return
 	}
-	out := fmt.Sprintf("[%8.3f] %s\r\n", machine.Uptime().Seconds(), strings.ReplaceAll(text, "\n", "\r\n"))
+	// <14>: facility user, level info, which consoles do not show. A record holds about a thousand bytes.
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(c.kmsg, "<14>skerry: %.960s\n", strings.TrimRight(line, "\n"))
+	}
+}
+
+func (c *console) write(text string) {
+	text = strings.TrimRight(text, "\n")
+	c.writeKernelLog(text)
+	out := fmt.Sprintf("[%8.3f] %s\n", machine.Uptime().Seconds(), text)
 	if len(c.ttys) == 0 {
 		_, _ = os.Stdout.WriteString(out)
 		return
@@ -80,3 +93,47 @@ func (c *console) status(line string) {
 		c.write(line)
 	}
 }
+
+// logger writes what packages log: warnings for people to see, the rest into the kernel's log only; with debug, people
+// see all of it.
+func (c *console) logger() *slog.Logger {
+	shown, kept := slog.LevelWarn, slog.LevelInfo
+	if c.debug {
+		shown, kept = slog.LevelDebug, slog.LevelDebug
+	}
+	// The console has its own time, and where a message stands tells its level.
+	plain := func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
+			return slog.Attr{}
+		}
+		return a
+	}
+	text := func(to writer, level slog.Level) slog.Handler {
+		return slog.NewTextHandler(to, &slog.HandlerOptions{Level: level, ReplaceAttr: plain})
+	}
+	return slog.New(slog.NewMultiHandler(text(c.log, shown), below{text(c.record, kept), shown}))
+}
+
+// A writer hands each message on as a whole: a handler writes one at a time.
+type writer func(string)
+
+func (w writer) Write(b []byte) (int, error) {
+	w(string(b))
+	return len(b), nil
+}
+
+// below handles only messages of less importance than limit.
+type below struct {
+	slog.Handler
+	limit slog.Level
+}
+
+func (b below) Enabled(ctx context.Context, l slog.Level) bool {
+	return l < b.limit && b.Handler.Enabled(ctx, l)
+}
+
+func (b below) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return below{b.Handler.WithAttrs(attrs), b.limit}
+}
+
+func (b below) WithGroup(name string) slog.Handler { return below{b.Handler.WithGroup(name), b.limit} }

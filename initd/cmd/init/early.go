@@ -55,9 +55,12 @@ func (s *initramfs) mounts(context.Context) error {
 			return err
 		}
 	}
-	// From here on there is a console to say more on, if somebody wants to know.
-	if text, err := os.ReadFile("/proc/cmdline"); err == nil && strings.Contains(string(text), debugArgument) {
-		s.console.debug = true
+	// From here on there is a console to say more on, if somebody wants to know. What is wrong with the command line is
+	// a later step's concern.
+	s.cmdline, _ = readCommandLine()
+	s.state.image(s.cmdline)
+	s.console.debug = s.cmdline.debug
+	if s.console.debug {
 		if err := machine.SetConsoleLevel(debugLevel); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -139,6 +140,7 @@ func (p *process) restore() (err error) {
 	}
 	p.state.image(p.cmdline)
 	p.console.debug = p.cmdline.debug
+	slog.SetDefault(p.console.logger())
 	p.state.loadTimeline()
 	name, err := os.ReadFile(runDir + "/disk")
 	if err != nil {

@@ -110,7 +110,7 @@ var kernelSettings = []struct{ name, value, reason string }{
 	{"fs/protected_symlinks", "1", "no following of other people's links in shared folders"},
 }
 
-// bridgeSettings exist only once br_netfilter is loaded.
+// bridgeSettings exist only once br_netfilter is loaded, which an image without Kubernetes does not have.
 var bridgeSettings = []struct{ name, value, reason string }{
 	{"net/bridge/bridge-nf-call-iptables", "1", "services work between pods of one bridge"},
 	{"net/bridge/bridge-nf-call-ip6tables", "1", "services work between pods of one bridge"},
@@ -121,7 +121,7 @@ func (r *root) kernelSettings(context.Context) error { return writeSettings(kern
 func writeSettings(settings []struct{ name, value, reason string }) error {
 	var failed []error
 	for _, s := range settings {
-		if err := os.WriteFile("/proc/sys/"+s.name, []byte(s.value), 0o644); err != nil {
+		if err := os.WriteFile("/proc/sys/"+s.name, []byte(s.value+"\n"), 0o644); err != nil {
 			failed = append(failed, fmt.Errorf("cannot set %s to %s: %w", s.name, s.value, err))
 		}
 	}
@@ -148,7 +148,9 @@ func (r *root) drivers(ctx context.Context) (err error) {
 		r.debugf("%v", err) // a driver without its device is no problem
 	}
 	go r.loader.Hotplug(ctx, events, func(err error) { r.debugf("%v", err) })
-	failed = append(failed, writeSettings(bridgeSettings))
+	if err := writeSettings(bridgeSettings); !errors.Is(err, fs.ErrNotExist) {
+		failed = append(failed, err)
+	}
 	return errors.Join(failed...)
 }
 

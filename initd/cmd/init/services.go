@@ -49,7 +49,7 @@ func (r *root) startServices(context.Context) error {
 		Output:    r.journal.Writer,
 		NotifyDir: notifyDir,
 		Environ:   environ,
-		Logger:    slog.New(slog.NewTextHandler(consoleWriter{r.console}, &slog.HandlerOptions{Level: r.logLevel()})),
+		Logger:    slog.Default(),
 		Changed:   r.state.unit,
 	})
 	if err != nil {
@@ -135,19 +135,4 @@ func (r *root) markGood(context.Context) error {
 	}
 	r.problem(fmt.Sprintf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot))
 	return nil
-}
-
-func (r *root) logLevel() slog.Level {
-	if r.console.debug {
-		return slog.LevelDebug
-	}
-	return slog.LevelWarn
-}
-
-// consoleWriter is the consoles as the output of a logger.
-type consoleWriter struct{ c *console }
-
-func (w consoleWriter) Write(b []byte) (int, error) {
-	w.c.log(string(b))
-	return len(b), nil
 }

@@ -101,8 +101,9 @@ func (s *state) synced() { s.change(func(n *v1.State) { n.TimeSynced = true }) }
 
 func (s *state) tries(left int) { s.change(func(n *v1.State) { n.Tries = left }) }
 
-// problem adds what a person should know, once.
+// problem adds what a person should know, once, on a line of its own.
 func (s *state) problem(text string) {
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 	s.console.log("problem: " + text)
 	s.change(func(n *v1.State) {
 		if !slices.Contains(n.Problems, text) {
