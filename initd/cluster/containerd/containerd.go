@@ -44,11 +44,7 @@ func FindTools() (Tools, error) {
 	}
 	beside := filepath.Dir(self)
 	var t Tools
-	for _, name := range []string{"crun", "runc"} {
-		if t.Runtime = find(beside, name); t.Runtime != "" {
-			break
-		}
-	}
+	t.Runtime = chooseRuntime(find(beside, "crun"), find(beside, "runc"))
 	t.Shim = find(beside, "containerd-shim-runc-v2")
 	for _, dir := range []string{filepath.Join(beside, "cni"), "/usr/lib/cni", "/opt/cni/bin"} {
 		if _, err := os.Stat(dir); err == nil {
@@ -71,6 +67,22 @@ func FindTools() (Tools, error) {
 	return t, nil
 }
 
+// chooseRuntime takes crun unless that is one from before its version 1.9, which refuses the runtime specification that
+// containerd writes, and runc is there. Such a crun does not know "features" yet. With one program there is no choice
+// and nothing is executed.
+func chooseRuntime(crun, runc string) string {
+	switch {
+	case crun == "":
+		return runc
+	case runc == "":
+		return crun
+	case exec.Command(crun, "features").Run() != nil:
+		return runc
+	default:
+		return crun
+	}
+}
+
 func find(dir, name string) string {
 	for _, p := range []string{filepath.Join(dir, name), filepath.Join("/usr/bin", name)} {
 		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
@@ -83,15 +95,21 @@ func find(dir, name string) string {
 	return ""
 }
 
-// WriteConfig writes containerd's configuration for state below dataDir and returns its path.
+// WriteConfig writes containerd's configuration for state below dataDir and returns its path. It sets PATH for the
+// containerd that this process is about to become.
 func WriteConfig(dataDir, pauseImage string) (string, error) {
 	t, err := FindTools()
 	if err != nil {
 		return "", err
 	}
+	// containerd finds the shim by its name. A path in the configuration would make it ask the shim, at each pod, for what it
+	// knows of the name.
+	if err := os.Setenv("PATH", filepath.Dir(t.Shim)+string(os.PathListSeparator)+os.Getenv("PATH")); err != nil {
+		return "", fmt.Errorf("cannot set PATH: %w", err)
+	}
 	c := nodeconfig.Containerd{
 		Root: filepath.Join(dataDir, "agent", "containerd"), State: StateDir, Socket: Socket, PauseImage: pauseImage,
-		Runtime: t.Runtime, Shim: t.Shim, CNIBin: t.CNIBin, CNIConf: CNIConf, RegistryConfig: registries,
+		Runtime: t.Runtime, CNIBin: t.CNIBin, CNIConf: CNIConf, RegistryConfig: registries,
 	}
 	if err := os.MkdirAll(CNIConf, 0o755); err != nil {
 		return "", fmt.Errorf("cannot make the folder of network configurations: %w", err)

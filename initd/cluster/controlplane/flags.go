@@ -58,6 +58,7 @@ func (c Config) APIServerFlags() []string {
 		"service-account-signing-key-file="+c.tls("service.key"),
 		"service-cluster-ip-range="+c.ServiceCIDR,
 		"service-node-port-range="+c.NodePorts,
+		"shutdown-send-retry-after=true", // else a stop waits a minute for whoever watches something
 		"tls-cert-file="+c.tls("serving-kube-apiserver.crt"),
 		"tls-private-key-file="+c.tls("serving-kube-apiserver.key"),
 	)

@@ -119,9 +119,10 @@ func (n *node) kubeletFlags() []string {
 	return append(args, dashed(n.KubeletArgs)...)
 }
 
-// kubeProxy runs kube-proxy without its command, which ignores the end of its context.
+// kubeProxy runs kube-proxy without its command. It does not end with its context but with the process, so it is left
+// behind: its rules in the kernel stay anyway.
 func (n *node) kubeProxy(ctx context.Context) error {
-	if err := n.waitCredentials(ctx); err != nil {
+	if err := n.waitPermitted(ctx); err != nil {
 		return err
 	}
 	o := proxy.NewOptions()
@@ -137,13 +138,17 @@ func (n *node) kubeProxy(ctx context.Context) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	if err := o.Run(ctx); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- o.Run(ctx) }()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-ended:
+		if err == nil {
+			err = errors.New("it ended without an error")
+		}
 		return err
 	}
-	if ctx.Err() == nil {
-		return errors.New("it ended without an error")
-	}
-	return nil
 }
 
 func dashed(args []string) []string {

@@ -116,6 +116,22 @@ func (n *node) waitCredentials(ctx context.Context) error {
 	})
 }
 
+// waitPermitted returns when the node has credentials and may use them for more than what every kubelet may.
+func (n *node) waitPermitted(ctx context.Context) error {
+	if err := n.waitCredentials(ctx); err != nil {
+		return err
+	}
+	if n.Permitted == nil {
+		return nil
+	}
+	select {
+	case <-n.Permitted:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // waitPodCIDR returns the part of the pod network that the controller manager gives to this node.
 func (n *node) waitPodCIDR(ctx context.Context) (netip.Prefix, error) {
 	if err := n.waitCredentials(ctx); err != nil {
@@ -143,6 +159,9 @@ func (n *node) waitPodCIDR(ctx context.Context) (netip.Prefix, error) {
 
 // flannel exchanges routes with the other nodes until ctx ends.
 func (n *node) flannel(ctx context.Context, link *net.Interface) error {
+	if err := n.waitPermitted(ctx); err != nil {
+		return err
+	}
 	conf, err := json.Marshal(map[string]any{
 		"Network": n.Cluster.ClusterCIDR,
 		"Backend": map[string]any{"Type": n.Cluster.FlannelBackend},

@@ -47,6 +47,8 @@ type Config struct {
 	KubeletArgs  []string
 	ProxyArgs    []string
 
+	// Permitted, when set, is closed when the cluster has the rules that let nodes read Services and other nodes.
+	Permitted <-chan struct{}
 	// OnReady is called once, when the API server has taken this kubelet's word that the node is Ready: what it
 	// says of an earlier run does not count.
 	OnReady func()
@@ -196,12 +198,13 @@ func markStopped(dir string) error {
 	return durable.SyncDir(dir)
 }
 
-// retry calls f every 200 ms until it says done. Each new reason is logged once it has lasted for ten seconds.
+// retry calls f every 200 ms, and less often the longer it takes, until it says done. Each new reason is logged once it
+// has lasted for ten seconds.
 func retry(ctx context.Context, what string, f func() (done bool, err error)) error {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
+	const shortest, longest = 200 * time.Millisecond, 2 * time.Second
 	since, last := time.Now(), ""
 	for {
+		begun := time.Now()
 		done, err := f()
 		if done {
 			return nil
@@ -213,7 +216,7 @@ func retry(ctx context.Context, what string, f func() (done bool, err error)) er
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-time.After(min(max(shortest, 10*time.Since(begun)), longest)):
 		}
 	}
 }

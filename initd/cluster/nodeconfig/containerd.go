@@ -9,10 +9,9 @@ import (
 type Containerd struct {
 	Root, State, Socket string
 	PauseImage          string
-	// Runtime is the OCI runtime, crun or runc; Shim the program that stands between it and containerd.
-	Runtime, Shim string
-	CNIBin        []string
-	CNIConf       string
+	Runtime             string // the OCI runtime, crun or runc
+	CNIBin              []string
+	CNIConf             string
 	// RegistryConfig is a folder of hosts.toml files, one folder for each registry.
 	RegistryConfig string
 }
@@ -70,7 +69,6 @@ enable_unprivileged_icmp = true
 default_runtime_name = "runc"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-runtime_path = %q
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 BinaryName = %q
 SystemdCgroup = false
@@ -78,5 +76,5 @@ SystemdCgroup = false
 bin_dirs = %s
 conf_dir = %q
 use_internal_loopback = true
-`, c.Root, c.State, quote(unused), c.Socket, c.Socket+".ttrpc", c.Root+"/opt", c.PauseImage, c.RegistryConfig, c.Shim, c.Runtime, quote(c.CNIBin), c.CNIConf)
+`, c.Root, c.State, quote(unused), c.Socket, c.Socket+".ttrpc", c.Root+"/opt", c.PauseImage, c.RegistryConfig, c.Runtime, quote(c.CNIBin), c.CNIConf)
 }

@@ -47,7 +47,7 @@ func TestGoldenFiles(t *testing.T) {
 		{"containerd.toml", func() ([]byte, error) {
 			return Containerd{
 				Root: "/d/agent/containerd", State: "/run/skerry/containerd", Socket: "/run/skerry/containerd/containerd.sock", PauseImage: "skerry.internal/pause:1",
-				Runtime: "/usr/bin/crun", Shim: "/usr/bin/containerd-shim-runc-v2", CNIBin: []string{"/usr/lib/cni"}, CNIConf: "/etc/cni/net.d", RegistryConfig: "/etc/skerry/registries",
+				Runtime: "/usr/bin/crun", CNIBin: []string{"/usr/lib/cni"}, CNIConf: "/etc/cni/net.d", RegistryConfig: "/etc/skerry/registries",
 			}.Config(), nil
 		}},
 	}

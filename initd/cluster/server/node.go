@@ -38,8 +38,9 @@ func (s *Server) nodeConfig(id *identity) node.Config {
 		Cluster:  s.nodeCluster(),
 		Endpoint: c.ContainerRuntimeEndpoint, PauseImage: c.PauseImage, ResolvConf: c.ResolvConf, FlannelIface: c.FlannelIface,
 		ExternalIPs: c.NodeExternalIP, Labels: c.NodeLabels, Taints: c.NodeTaints, KubeletArgs: c.KubeletArgs, ProxyArgs: c.KubeProxyArgs,
-		OnReady:  func() { s.Notify.Status("node Ready"); s.Notify.Ready() },
-		OnStatus: s.Notify.Status,
+		Permitted: s.permitted,
+		OnReady:   func() { s.Notify.Status("node Ready"); s.Notify.Ready() },
+		OnStatus:  s.Notify.Status,
 	}
 }
 

@@ -46,12 +46,12 @@ func (p *probe) get(ctx context.Context, path string) error {
 	return nil
 }
 
-// until asks ten times a second until the answer is good: a refused connection costs next to nothing, and every tenth
-// of a second of the start counts.
+// until asks until the answer is good: ten times a second at first, and less often the longer an answer takes. On a slow
+// machine the answers would else cost a third of the processor that the API server needs to become ready.
 func (p *probe) until(ctx context.Context, path string) error {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
+	const shortest, longest = 100 * time.Millisecond, 2 * time.Second
 	for {
+		asked := time.Now()
 		once, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := p.get(once, path)
 		cancel()
@@ -61,7 +61,7 @@ func (p *probe) until(ctx context.Context, path string) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the API server is not ready: %w", err)
-		case <-tick.C:
+		case <-time.After(min(max(shortest, 10*time.Since(asked)), longest)):
 		}
 	}
 }

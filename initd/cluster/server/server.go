@@ -33,10 +33,12 @@ type Server struct {
 	Built time.Time
 	// RunDir is for sockets, on a tmpfs.
 	RunDir string
+
+	permitted chan struct{} // closed when the objects that nodes join by are written
 }
 
 // shutdown limits how long each layer may take to stop before the next is stopped under it.
-const shutdown = 15 * time.Second
+const shutdown = 10 * time.Second
 
 // Run starts the server and stops it in reverse order when ctx ends or a part fails. The error names the part.
 func (s *Server) Run(ctx context.Context) error {
@@ -44,6 +46,7 @@ func (s *Server) Run(ctx context.Context) error {
 		settings: s.Settings, paths: pathsOf(s.Settings), nodeIPs: s.NodeIPs,
 		store: pki.Store{Dir: pathsOf(s.Settings).tls, Now: time.Now, Floor: s.Built},
 	}
+	s.permitted = make(chan struct{})
 	s.Notify.Status("preparing certificates and datastore")
 	store, err := s.prepare(id)
 	if err != nil {
@@ -167,6 +170,7 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, par
 	if err := retry(ctx, "cannot write the objects that nodes join by", func() error { return s.writeJoinObjects(ctx, id, k) }); err != nil {
 		return err
 	}
+	close(s.permitted)
 	go approveServingCertificates(ctx, k)
 	// Not earlier: until the node can run them they would only take the processor from what it is waiting for.
 	parts.start(2, "add-ons", func(ctx context.Context) error { return addons.Run(ctx, s.addons(c)) })

@@ -52,7 +52,15 @@ var noise = []string{
 	"Skipping API ",                        // groups without a version that is on by default
 	"The manifest file is empty",           // no static admission configuration
 	"Resetting endpoints for master",       // each start registers the API server anew
+	"namespaces \"kube-system\" not found", // first start: the API server makes it a moment later
+	"namespaces \"default\" not found",     // the same
 	"Error getting the current node",       // kubelet's lister before its first answer
+	"node is not registered yet",           // kubelet starts before the API server
+	"Skipping pod synchronization",         // the first look at containerd is still going on
+	"Stats initialization may not have completed yet",
+	"checkpoint is not found",              // first start
+	"Failed to list existing sets",         // kube-proxy cleans up after IPVS, which was never used
+	"nodePortAddresses is unset",           // a choice, not a fault
 	"is not as new as written version",     // a controller that waits for its own write to come back
 	"metrics.k8s.io/v1beta1: stale",        // until the pod of metrics-server runs
 	`"v1beta1.metrics.k8s.io" failed with`, // the same
