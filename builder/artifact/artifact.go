@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/skerryos/skerry/builder/plan"
 	"github.com/skerryos/skerry/builder/progress"
 )
@@ -33,10 +35,33 @@ type Builder struct {
 	// Progress is told what is being done.
 	Progress progress.Reporter
 
-	mu       sync.Mutex // guards unpacked
-	unpacked map[string]*Unpacked
+	mu          sync.Mutex // guards the next two
+	unpacked    map[string]*Unpacked
+	unpackedAll bool
+
 	programs map[string]Content
 	index    *ModuleIndex
+}
+
+// Prepare does side by side what takes longest and does not depend on each other: the programs, and packages with the
+// index of kernel modules. What is asked for afterwards finds them done.
+func (b *Builder) Prepare(ctx context.Context, p *plan.Plan) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		_, err := b.Programs(ctx, p)
+		return err
+	})
+	g.Go(func() error {
+		if err := b.UnpackAll(ctx, p); err != nil {
+			return err
+		}
+		_, err := b.Modules(ctx, p)
+		return err
+	})
+	return g.Wait()
 }
 
 // check reports a builder that was put together wrongly.

@@ -66,10 +66,7 @@ func makeRoot(ctx context.Context, f *os.File, t *Tree, date int64, seed string,
 
 // RootTree puts together the root file system, and checks that its programs can run.
 func (b *Builder) RootTree(ctx context.Context, p *plan.Plan) (*Tree, error) {
-	if err := b.check(); err != nil {
-		return nil, err
-	}
-	if err := b.UnpackAll(ctx, p); err != nil {
+	if err := b.Prepare(ctx, p); err != nil {
 		return nil, err
 	}
 	t := &Tree{}

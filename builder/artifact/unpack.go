@@ -89,6 +89,12 @@ func (b *Builder) Unpack(ctx context.Context, p plan.Package) (*Unpacked, error)
 
 // UnpackAll unpacks the plan's packages, as many at a time as there are processors.
 func (b *Builder) UnpackAll(ctx context.Context, p *plan.Plan) error {
+	b.mu.Lock()
+	done := b.unpackedAll
+	b.mu.Unlock()
+	if done {
+		return nil
+	}
 	task := b.Progress.Start(fmt.Sprintf("unpack %d packages", len(p.Packages)), 0)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
@@ -105,6 +111,9 @@ func (b *Builder) UnpackAll(ctx context.Context, p *plan.Plan) error {
 	}
 	err := g.Wait()
 	task.Done(err)
+	b.mu.Lock()
+	b.unpackedAll = err == nil
+	b.mu.Unlock()
 	return err
 }
 

@@ -45,7 +45,7 @@ type bootFiles struct {
 }
 
 // bootParts makes the boot files of slot a.
-func bootParts(ctx context.Context, b *artifact.Builder, p *plan.Plan, root *artifact.Root) (*bootFiles, error) {
+func bootParts(ctx context.Context, b *artifact.Builder, p *plan.Plan, root *artifact.Root, initramfs artifact.Artifact) (*bootFiles, error) {
 	efi, ok := efiNames[p.Target.GOARCH]
 	if !ok {
 		return nil, fmt.Errorf("cannot make boot files for %s: EFI has no name for it", p.Target.GOARCH)
@@ -62,11 +62,7 @@ func bootParts(ctx context.Context, b *artifact.Builder, p *plan.Plan, root *art
 	if f.kernel, err = kernel.Content("boot/vmlinuz-" + p.Kernel.Release); err != nil {
 		return nil, err
 	}
-	initrd, err := b.Initramfs(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	f.initrd = initrd.Content()
+	f.initrd = initramfs.Content()
 	boot, err := unpack(ctx, b, p, bootPackage)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/skerryos/skerry/builder/artifact"
 	"github.com/skerryos/skerry/builder/plan"
@@ -55,15 +56,28 @@ func Build(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string) (
 	if err := artifact.MarkOutput(dir); err != nil {
 		return nil, err
 	}
+	if err := b.Prepare(ctx, p); err != nil {
+		return nil, err
+	}
 	programs, err := b.Programs(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	root, err := b.Root(ctx, p)
-	if err != nil {
+	var root *artifact.Root
+	var initramfs artifact.Artifact
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		root, err = b.Root(gctx, p)
+		return err
+	})
+	g.Go(func() (err error) {
+		initramfs, err = b.Initramfs(gctx, p)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	parts, err := bootParts(ctx, b, p, root)
+	parts, err := bootParts(ctx, b, p, root, initramfs)
 	if err != nil {
 		return nil, err
 	}
