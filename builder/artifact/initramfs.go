@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
 	"time"
 
@@ -58,10 +57,6 @@ func (b *Builder) initramfsTree(ctx context.Context, p *plan.Plan) (*Tree, error
 	if err != nil {
 		return nil, err
 	}
-	modules, err := index.BootModules(p)
-	if err != nil {
-		return nil, err
-	}
 	t := &Tree{}
 	const origin = "builder"
 	add := func(e Entry) {
@@ -80,18 +75,10 @@ func (b *Builder) initramfsTree(ctx context.Context, p *plan.Plan) (*Tree, error
 	// The presence of this file tells programs that they run in an initramfs: os-release(5).
 	add(Entry{Path: "/etc/initrd-release", Mode: 0o644, Content: BytesContent(osRelease(p, digest)), Origin: origin})
 	add(Entry{Path: "/etc/build-time", Mode: 0o644, Content: BytesContent(decimalLine(p.SourceDate)), Origin: origin})
-	var order []string
-	for _, m := range modules {
-		c, cerr := index.Content(m)
-		if cerr != nil {
-			return nil, cerr
-		}
-		name := path.Join("/modules", path.Base(m.Path))
-		order = append(order, name)
-		add(Entry{Path: name, Mode: 0o644, Content: c, Origin: index.pkg.Origin()})
+	if err != nil {
+		return nil, err
 	}
-	add(Entry{Path: "/modules/order", Mode: 0o644, Content: BytesContent([]byte(strings.Join(append(order, ""), "\n"))), Origin: origin})
-	return t, err
+	return t, index.AddBootModules(t, p)
 }
 
 // WriteInitramfs writes the tree as a cpio archive in the "newc" format, compressed with zstd

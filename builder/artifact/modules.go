@@ -13,6 +13,7 @@ import (
 // Stages of [plan.Option.Stage].
 const (
 	StageBoot  = "boot"
+	StageDisk  = "disk"
 	StageLoad  = "load"
 	StageProbe = "probe"
 )
@@ -120,19 +121,20 @@ func names(list []wanted) []string {
 	return out
 }
 
-// BootModules returns what the initramfs loads, in order.
-func (x *ModuleIndex) BootModules(p *plan.Plan) ([]*Module, error) {
-	list, err := x.wantedModules(p.Kernel.Config, StageBoot)
-	if err != nil {
-		return nil, err
-	}
-	return x.Closure(names(list))
+// AddModules puts the modules of all stages into the tree of a root file system, with the tables that depmod(8) would
+// make of them alone: modules.dep, modules.softdep, modules.alias and modules.builtin; and the list of what init loads.
+func (x *ModuleIndex) AddModules(t *Tree, p *plan.Plan) error {
+	return x.addModules(t, p, StageLoad, StageBoot, StageDisk, StageLoad, StageProbe)
 }
 
-// AddModules puts the modules of all stages into the tree, with the tables that depmod(8) would make of them alone:
-// modules.dep, modules.softdep, modules.alias and modules.builtin; and the list of what init loads.
-func (x *ModuleIndex) AddModules(t *Tree, p *plan.Plan) error {
-	all, err := x.wantedModules(p.Kernel.Config, StageBoot, StageLoad, StageProbe)
+// AddBootModules does the same for an initramfs, with what can be needed to reach the root file system.
+func (x *ModuleIndex) AddBootModules(t *Tree, p *plan.Plan) error {
+	return x.addModules(t, p, StageBoot, StageBoot, StageDisk)
+}
+
+// addModules puts the modules of stages into the tree; those of the stage load are loaded by init without being asked.
+func (x *ModuleIndex) addModules(t *Tree, p *plan.Plan, load string, stages ...string) error {
+	all, err := x.wantedModules(p.Kernel.Config, stages...)
 	if err != nil {
 		return err
 	}
@@ -162,7 +164,7 @@ func (x *ModuleIndex) AddModules(t *Tree, p *plan.Plan) error {
 	if err != nil {
 		return err
 	}
-	load, err := x.wantedModules(p.Kernel.Config, StageLoad)
+	list, err := x.wantedModules(p.Kernel.Config, load)
 	if err != nil {
 		return err
 	}
@@ -171,7 +173,7 @@ func (x *ModuleIndex) AddModules(t *Tree, p *plan.Plan) error {
 		{dir + "/modules.softdep", softdepTable(closure), "init loads modules with their soft dependencies"},
 		{dir + "/modules.alias", aliasTable(closure), "init finds the driver of a device by its alias"},
 		{dir + "/modules.builtin", string(builtin), "init knows what need not be loaded"},
-		{"/usr/lib/skerry/modules-load", strings.Join(append(names(load), ""), "\n"), "init loads these after the root file system is there"},
+		{"/usr/lib/skerry/modules-load", strings.Join(append(names(list), ""), "\n"), "init loads these, whatever devices there are"},
 	} {
 		e := Entry{Path: f.name, Mode: fs.FileMode(0o644), Content: BytesContent([]byte(f.text)), Origin: "builder, from kernel-config", Reason: f.reason}
 		if err := t.Add(e); err != nil {

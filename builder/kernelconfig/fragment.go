@@ -16,7 +16,7 @@ import (
 )
 
 // Stages are the points at which a module is wanted, see [plan.Option].
-var Stages = []string{"boot", "load", "probe"}
+var Stages = []string{"boot", "disk", "load", "probe"}
 
 var (
 	optionLine  = regexp.MustCompile(`^(CONFIG_[A-Za-z0-9_]+)=([ymn])\s+#\s*(.*)$`)

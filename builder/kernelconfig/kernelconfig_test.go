@@ -59,7 +59,7 @@ export PATH
 CONFIG_F=m # f:
 `))
 	want := `x.config:1: CONFIG_EARLY=m is before the first stage: write a line such as ## stage: load
-x.config:2: unknown stage "late"; allowed here: boot, load, probe
+x.config:2: unknown stage "late"; allowed here: boot, disk, load, probe
 x.config:4: CONFIG_A=m does not name its modules: write # module,module: reason
 x.config:5: cannot read "CONFIG_B=y": a line is CONFIG_NAME=y|m|n # module,module: reason
 x.config:6: CONFIG_C has no reason: say in a few words why an image needs it

@@ -96,8 +96,8 @@ type Option struct {
 	Value string `json:"value"`
 	// Modules are the kernel modules that the option builds; they and their dependencies go into the image.
 	Modules []string `json:"modules,omitempty"`
-	// Stage is "boot" for what is needed to reach the root file system (initramfs), "load" for what init loads
-	// after it, and "probe" for drivers that are loaded when a device asks for them.
+	// Stage is "boot" for what is needed to reach the root file system (initramfs), "disk" for drivers that may be needed
+	// for that, when a device asks for them, "load" for what init loads after it, and "probe" for other drivers.
 	Stage string `json:"stage,omitempty"`
 	// Reason says why an image needs it.
 	Reason string `json:"reason"`

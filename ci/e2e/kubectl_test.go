@@ -3,8 +3,9 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,15 +56,21 @@ var program = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot read the root file system: %w", err)
 	}
-	b, err := fs.ReadFile(root, "usr/bin/skerryd")
+	program, err := root.Open("usr/bin/skerryd")
 	if err != nil {
 		return "", err
 	}
+	defer program.Close()
 	path := filepath.Join(*build, "bin", "kubectl")
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", err
 	}
-	return path, os.WriteFile(path, b, 0o755)
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(out, program)
+	return path, errors.Join(err, out.Close())
 })
 
 // A section is a part of a file from its start on. io.SectionReader is the same but for the error at its end, which

@@ -46,7 +46,7 @@ type Step struct {
 func Table() []Step {
 	return []Step{
 		{"mounts", Initramfs, Reboot, "mount proc, sysfs, devtmpfs and a tmpfs for /run"},
-		{"modules", Initramfs, Reboot, "load the drivers that lead to the root file system"},
+		{"modules", Initramfs, Reboot, "load what leads to the root file system, and begin to load drivers of the devices that there are"},
 		{"clock-floor", Initramfs, Degrade, "set the clock to the time of the build if it is earlier"},
 		{"slot", Initramfs, Reboot, "read from the kernel command line which slot was booted"},
 		{"disk", Initramfs, Reboot, "wait for the disk that the firmware booted"},
@@ -55,7 +55,7 @@ func Table() []Step {
 
 		{"system-mounts", Root, Reboot, "mount devpts, shm, cgroup v2 and the other kernel file systems; share mounts with containers"},
 		{"kernel-settings", Root, Degrade, "set the sysctls that containers, forwarding and panics need"},
-		{"drivers", Root, Degrade, "load modules for Kubernetes, drivers for the devices found and for those that appear later"},
+		{"drivers", Root, Degrade, "begin to load modules for Kubernetes and drivers, also for devices that appear later"},
 		{"watchdog", Root, Degrade, "start the watchdog, fed only while process 1 supervises: of the hardware, or else the kernel's"},
 		{"data", Root, Reboot, "make the data partition on first boot, grow it to the disk's end, check it, mount it on /var"},
 		{"boot-partition", Root, Degrade, "mount the firmware's partition read-only on /boot"},
@@ -65,7 +65,7 @@ func Table() []Step {
 		{"config", Root, Degrade, "read the configuration from boot partition and image; set the hostname"},
 		{"network", Root, Degrade, "bring up loopback and wired links; addresses follow while the boot goes on"},
 		{"time", Root, Degrade, "keep the clock by NTP, in the background"},
-		{"services", Root, Reboot, "start containerd, Kubernetes and the device API"},
+		{"services", Root, Reboot, "when all modules are loaded, start containerd, Kubernetes and the device API"},
 		{"healthy", Root, Degrade, "wait until all services are ready"},
 		{"mark-good", Root, Reboot, "tell the boot loader that this slot works; a new slot that does not gives way to the other one"},
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -29,13 +31,23 @@ func LoadModule(file string) error {
 	return nil
 }
 
-// A ModuleLoader loads modules by name or for devices, each file once.
+// A ModuleLoader loads modules by name or for devices, each file once. It can be used by many at the same time: one that
+// needs what another is loading waits for it.
 type ModuleLoader struct {
 	dir     string
 	modules *Modules
+	load    func(file string) error
 
-	mu     sync.Mutex
-	loaded map[string]error
+	mu      sync.Mutex
+	files   map[string]*loading
+	stopped bool
+	running sync.WaitGroup
+}
+
+// loading is one file; err may be read when done is closed.
+type loading struct {
+	done chan struct{}
+	err  error
 }
 
 // NewModuleLoader reads the module tables of the running kernel.
@@ -49,7 +61,43 @@ func NewModuleLoader() (*ModuleLoader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ModuleLoader{dir: dir, modules: m, loaded: map[string]error{}}, nil
+	return newModuleLoader(dir, m, LoadModule), nil
+}
+
+func newModuleLoader(dir string, m *Modules, load func(string) error) *ModuleLoader {
+	return &ModuleLoader{dir: dir, modules: m, load: load, files: map[string]*loading{}}
+}
+
+// errStopped is about modules that were asked for after Stop.
+var errStopped = errors.New("modules are not loaded any more")
+
+// Stop returns when no module is being loaded, and from then on none is.
+func (l *ModuleLoader) Stop() {
+	l.mu.Lock()
+	l.stopped = true
+	l.mu.Unlock()
+	l.running.Wait()
+}
+
+func (l *ModuleLoader) loadFile(file string) error {
+	l.mu.Lock()
+	if p, ok := l.files[file]; ok {
+		l.mu.Unlock()
+		<-p.done
+		return p.err
+	}
+	if l.stopped {
+		l.mu.Unlock()
+		return errStopped
+	}
+	p := &loading{done: make(chan struct{})}
+	l.files[file] = p
+	l.running.Add(1)
+	l.mu.Unlock()
+	defer l.running.Done()
+	p.err = l.load(filepath.Join(l.dir, file))
+	close(p.done)
+	return p.err
 }
 
 // Load loads a module and what it needs. Whatever else could not be loaded, it is about the module itself that the error
@@ -59,22 +107,27 @@ func (l *ModuleLoader) Load(name string) error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, file := range files {
-		if _, done := l.loaded[file]; !done {
-			l.loaded[file] = LoadModule(filepath.Join(l.dir, file))
+		if ferr := l.loadFile(file); file == own {
+			err = ferr
 		}
 	}
-	return l.loaded[own]
+	return err
 }
 
-// Serve loads the drivers for a device.
-func (l *ModuleLoader) Serve(modalias string) error {
-	var failed []error
-	for _, name := range l.modules.Match(modalias) {
-		failed = append(failed, l.Load(name))
+// LoadAll loads modules, several at a time, because a module that searches for its hardware mostly waits.
+func (l *ModuleLoader) LoadAll(names []string) error {
+	failed := make([]error, len(names))
+	var all sync.WaitGroup
+	places := make(chan struct{}, 2*runtime.NumCPU())
+	for i, name := range names {
+		places <- struct{}{}
+		all.Go(func() {
+			failed[i] = l.Load(name)
+			<-places
+		})
 	}
+	all.Wait()
 	return errors.Join(failed...)
 }
 
@@ -85,14 +138,15 @@ func (l *ModuleLoader) Coldplug() error {
 	if err != nil {
 		return err
 	}
-	var failed []error
+	var names []string
 	for _, file := range files {
 		// A device may be gone between the two.
 		if text, err := os.ReadFile(file); err == nil {
-			failed = append(failed, l.Serve(strings.TrimSpace(string(text))))
+			names = append(names, l.modules.Match(strings.TrimSpace(string(text)))...)
 		}
 	}
-	return errors.Join(failed...)
+	slices.Sort(names)
+	return l.LoadAll(slices.Compact(names))
 }
 
 // Hotplug loads drivers for devices as they appear, until ctx is done; report gets what could not be loaded.
@@ -104,9 +158,12 @@ func (l *ModuleLoader) Hotplug(ctx context.Context, events <-chan Uevent, report
 				return
 			}
 			if alias := e["MODALIAS"]; alias != "" && e["ACTION"] == "add" {
-				if err := l.Serve(alias); err != nil {
-					report(err)
-				}
+				// A driver that takes its time must not hold up the next device's.
+				go func() {
+					if err := l.LoadAll(l.modules.Match(alias)); err != nil {
+						report(err)
+					}
+				}()
 			}
 		case <-ctx.Done():
 			return

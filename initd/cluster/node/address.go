@@ -118,15 +118,25 @@ func WatchAddress(ctx context.Context, have netip.Addr) error {
 		case <-tick.C:
 		}
 		chosen, held, err := Addresses()
-		if err != nil || !chosen.IsValid() || (held(have) && (have != fallback.Addr() || chosen == have)) {
+		if err != nil || !moved(have, chosen, held(have)) {
 			since = time.Time{}
 			continue
 		}
 		if since.IsZero() {
 			since = time.Now()
 		}
-		if time.Since(since) >= settle || have == fallback.Addr() {
+		if have == fallback.Addr() || time.Since(since) >= settle {
 			return fmt.Errorf("the machine's address changed from %s to %s: starting again to register it", have, chosen)
 		}
 	}
+}
+
+// moved says whether a node that registered with have should register with chosen instead. A node keeps an address for as
+// long as the machine holds it, whichever else come; only the fallback gives way to any real one. Without another
+// address there is nothing to move to.
+func moved(have, chosen netip.Addr, held bool) bool {
+	if !chosen.IsValid() || chosen == have {
+		return false
+	}
+	return !held || have == fallback.Addr()
 }

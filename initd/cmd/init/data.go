@@ -47,6 +47,7 @@ func (r *root) data(ctx context.Context) error {
 	if err := r.growFilesystem(ctx, device); err != nil {
 		r.problem("the data file system could not grow to the size of its partition, and keeps its size: " + err.Error())
 	}
+	r.need("ext4")
 	// commit: metadata that nobody asked to be synced may wait longer, which saves a card many writes.
 	err = machine.Mount{Source: device, Target: "/var", Type: "ext4", Flags: unix.MS_NOATIME,
 		Data: "commit=30,errors=remount-ro"}.Do()

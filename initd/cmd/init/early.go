@@ -20,6 +20,7 @@ const (
 	diskTimeout = 90 * time.Second
 	newRoot     = "/sysroot"
 	rootInit    = "/usr/sbin/init"
+	modulesList = "/usr/lib/skerry/modules-load"
 	// debugLevel shows everything that the kernel says on its consoles.
 	debugLevel = 8
 	nosuid     = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
@@ -30,6 +31,8 @@ type initramfs struct {
 	*process
 	disk *machine.BlockDevice
 	root string // device that verity protects
+
+	loader *machine.ModuleLoader
 }
 
 func (s *initramfs) actions() map[string]boot.Action {
@@ -68,20 +71,32 @@ func (s *initramfs) mounts(context.Context) error {
 	return os.MkdirAll(runDir, 0o755)
 }
 
-// modules loads what the builder put in the archive, already in order. A driver for hardware that is not there refuses
-// to load on some machines; whether one was missing shows when the disk does not appear.
-func (s *initramfs) modules(context.Context) error {
-	order, err := os.ReadFile("/modules/order")
+// modules loads what every machine needs, and starts to load drivers for the devices that there are, in the background:
+// the disk step goes on as soon as one of them has found the disk.
+func (s *initramfs) modules(ctx context.Context) (err error) {
+	if s.loader, err = machine.NewModuleLoader(); err != nil {
+		return err
+	}
+	events, err := machine.Uevents(ctx)
 	if err != nil {
 		return err
 	}
-	for _, file := range strings.Fields(string(order)) {
-		if err := machine.LoadModule(file); err != nil {
-			s.debugf("%v", err)
+	go s.loader.Hotplug(ctx, events, s.moduleFailed)
+	go func() {
+		if err := s.loader.Coldplug(); err != nil {
+			s.moduleFailed(err)
 		}
+	}()
+	list, err := os.ReadFile(modulesList)
+	if err != nil {
+		return err
 	}
-	return nil
+	return s.loader.LoadAll(strings.Fields(string(list)))
 }
+
+// moduleFailed is about a driver. Many refuse to load without their device, which is no problem; whether one was missing
+// shows by what does not appear.
+func (p *process) moduleFailed(err error) { p.debugf("%v", err) }
 
 func (s *initramfs) clockFloor(context.Context) error {
 	return raiseClock("/etc/build-time")
@@ -139,9 +154,10 @@ func (s *initramfs) mountRoot(context.Context) error {
 
 // enter leaves the initramfs for the root file system and starts init anew there. It returns only on failure.
 func (s *initramfs) enter() error {
+	s.loader.Stop()
 	s.saveTimeline()
 	// What the archive holds is memory that nobody will get back otherwise.
-	for _, path := range []string{"/modules", "/init", "/etc"} {
+	for _, path := range []string{"/usr", "/init", "/etc"} {
 		if err := os.RemoveAll(path); err != nil {
 			s.debugf("cannot free %s: %v", path, err)
 		}

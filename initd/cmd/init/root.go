@@ -40,6 +40,7 @@ const (
 type root struct {
 	*process
 	loader    *machine.ModuleLoader
+	modules   <-chan error // gets the result of loading what Kubernetes needs
 	machineID string
 	hostname  string
 	config    *config.Loaded
@@ -128,6 +129,7 @@ func writeSettings(settings []struct{ name, value, reason string }) error {
 	return errors.Join(failed...)
 }
 
+// drivers starts to load what Kubernetes needs and what the devices need, and goes on: see need and awaitModules.
 func (r *root) drivers(ctx context.Context) (err error) {
 	if r.loader, err = machine.NewModuleLoader(); err != nil {
 		return err
@@ -136,22 +138,44 @@ func (r *root) drivers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	list, err := os.ReadFile("/usr/lib/skerry/modules-load")
+	list, err := os.ReadFile(modulesList)
 	if err != nil {
 		return err
 	}
-	var failed []error
-	for _, name := range strings.Fields(string(list)) {
-		failed = append(failed, r.loader.Load(name))
+	go r.loader.Hotplug(ctx, events, r.moduleFailed)
+	go func() {
+		if err := r.loader.Coldplug(); err != nil {
+			r.moduleFailed(err)
+		}
+	}()
+	loaded := make(chan error, 1)
+	r.modules = loaded
+	go func() {
+		err := r.loader.LoadAll(strings.Fields(string(list)))
+		if berr := writeSettings(bridgeSettings); !errors.Is(berr, fs.ErrNotExist) {
+			err = errors.Join(err, berr)
+		}
+		loaded <- err
+	}()
+	return nil
+}
+
+// need loads file systems that a step is about to mount, in case their turn has not come yet. What is missing or built
+// into the kernel shows by the mount.
+func (r *root) need(modules ...string) {
+	if err := r.loader.LoadAll(modules); err != nil {
+		r.moduleFailed(err)
 	}
-	if err := r.loader.Coldplug(); err != nil {
-		r.debugf("%v", err) // a driver without its device is no problem
+}
+
+// awaitModules waits for what drivers has begun.
+func (r *root) awaitModules(ctx context.Context) error {
+	select {
+	case err := <-r.modules:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	go r.loader.Hotplug(ctx, events, func(err error) { r.debugf("%v", err) })
-	if err := writeSettings(bridgeSettings); !errors.Is(err, fs.ErrNotExist) {
-		failed = append(failed, err)
-	}
-	return errors.Join(failed...)
 }
 
 // watchdogWait is how long the driver of a hardware watchdog may take to find it.
@@ -185,6 +209,7 @@ func (r *root) bootPartition(context.Context) error {
 	if device == "" {
 		return fmt.Errorf("disk %s has no partition %s", r.disk.Path, machine.BootPartition)
 	}
+	r.need("vfat", "nls_cp437", "nls_ascii")
 	return machine.Mount{Source: device, Target: bootDir, Type: "vfat", Flags: nosuid | unix.MS_RDONLY, Data: "umask=0077,utf8"}.Do()
 }
 
@@ -196,6 +221,7 @@ func (r *root) etc(context.Context) error {
 			return err
 		}
 	}
+	r.need("overlay")
 	return machine.Mount{Source: "etc", Target: "/etc", Type: "overlay", Data: "lowerdir=/etc,upperdir=" + upper + ",workdir=" + work}.Do()
 }
 

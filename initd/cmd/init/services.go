@@ -27,7 +27,10 @@ const (
 // environ is what all services have in their environment.
 var environ = []string{"PATH=/usr/sbin:/usr/bin", "HOME=/root", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"}
 
-func (r *root) startServices(context.Context) error {
+func (r *root) startServices(ctx context.Context) error {
+	if err := r.awaitModules(ctx); err != nil {
+		r.problem("Kubernetes will miss a part of the kernel: " + err.Error())
+	}
 	if err := r.configureNode(); err != nil {
 		// The machine stays reachable, and the unit says why it does not start.
 		r.problem("Kubernetes is not started: " + err.Error())
