@@ -30,7 +30,8 @@ func (b *Builder) sourceOverlay(ctx context.Context, env []string) (string, erro
 	if err != nil {
 		return "", fmt.Errorf("cannot find the source folder: %w", err)
 	}
-	dir, err := b.Store.Dir("upstream")
+	// The Go command takes no folder with this beginning for packages of the module around it.
+	dir, err := b.Store.Dir("_upstream")
 	if err != nil {
 		return "", err
 	}
