@@ -59,7 +59,7 @@ func TestConfigFiles(t *testing.T) {
 		Name: "n1", AgentDir: filepath.Join(dir, "agent"), RunDir: filepath.Join(dir, "run"), ResolvConf: "/etc/resolv.conf",
 		ClientCA: "/ca.crt", Kubeconfig: "/k", Cluster: Cluster{ClusterCIDR: "10.42.0.0/16", ClusterDNS: "10.43.0.10", ClusterDomain: "cluster.local"},
 		Taints: []string{"a=b:NoSchedule"}, IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Labels: []string{"x=y"},
-		KubeletArgs: []string{"max-pods=7", "--v=2"},
+		KubeletArgs: []string{"max-pods=7", "--v=2", "fail-cgroupv1=false"}, // whatever this machine has
 	}
 	if err := c.writeFiles(); err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func TestConfigFiles(t *testing.T) {
 	if s.MaxPods != 7 {
 		t.Errorf("max-pods %d: the operator's argument does not win", s.MaxPods)
 	}
-	if !s.ServerTLSBootstrap || s.CgroupDriver != "cgroupfs" || !s.SeccompDefault || len(s.RegisterWithTaints) != 1 {
+	if !s.ServerTLSBootstrap || s.CgroupDriver != "cgroupfs" || !s.KubeletConfiguration.SeccompDefault || len(s.RegisterWithTaints) != 1 {
 		t.Errorf("kubelet reads %+v", s.KubeletConfiguration)
 	}
 	if s.NodeIP != "192.0.2.1" || s.NodeLabels["x"] != "y" || s.HostnameOverride != "n1" {
