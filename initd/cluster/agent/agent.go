@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 
@@ -22,13 +24,31 @@ func Run(ctx context.Context, s *settings.Settings, n *notify.Notifier, ips []ne
 	if err != nil {
 		return err
 	}
+	go n.Watchdog(ctx, kubeletAlive)
 	return node.Run(ctx, node.Config{
 		Name: s.NodeName, IPs: ips, DataDir: s.DataDir, AgentDir: m.dir, RunDir: runDir,
 		Kubeconfig: m.path("kubelet.kubeconfig"), Bootstrap: m.path("bootstrap.kubeconfig"), ClientCA: m.path("client-ca.crt"),
 		Cluster:  cluster,
 		Endpoint: s.ContainerRuntimeEndpoint, PauseImage: s.PauseImage, ResolvConf: s.ResolvConf, FlannelIface: s.FlannelIface,
-		ExternalIPs: s.NodeExternalIP, Labels: s.NodeLabels, Taints: s.NodeTaints, KubeletArgs: s.KubeletArgs, ProxyArgs: s.KubeProxyArgs,
+		Labels: s.NodeLabels, Taints: s.NodeTaints, KubeletArgs: s.KubeletArgs, ProxyArgs: s.KubeProxyArgs,
 		OnReady:  func() { n.Status("node Ready"); n.Ready() },
 		OnStatus: n.Status,
 	})
+}
+
+// kubeletAlive asks kubelet whether its loop turns.
+func kubeletAlive(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10248/healthz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("kubelet answers %s", res.Status)
+	}
+	return nil
 }

@@ -35,34 +35,45 @@ type Tools struct {
 	CNIBin  []string // folders of CNI plugins
 }
 
-// FindTools looks for the programs of a node: beside this program, then where a Skerry image has them, then in PATH.
-// crun comes before runc: it starts a container in a twentieth of the time and memory.
-func FindTools() (Tools, error) {
+// links are the names by which skerry-cri is executed, and below which folder.
+var links = []string{"containerd-shim-runc-v2", "cni/bridge", "cni/host-local", "cni/loopback", "cni/portmap"}
+
+// FindTools looks for the programs of a node: beside this program, then where a Skerry image has them, then in PATH. On a
+// host that has skerry-cri beside this program and nothing else, it makes its links in linkDir.
+func FindTools(linkDir string) (Tools, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return Tools{}, fmt.Errorf("cannot find this program's own file: %w", err)
 	}
 	beside := filepath.Dir(self)
-	var t Tools
-	t.Runtime = chooseRuntime(find(beside, "crun"), find(beside, "runc"))
-	t.Shim = find(beside, "containerd-shim-runc-v2")
+	t := Tools{
+		Runtime: chooseRuntime(find(beside, "crun"), find(beside, "runc")),
+		Shim:    find(beside, "containerd-shim-runc-v2"),
+	}
 	for _, dir := range []string{filepath.Join(beside, "cni"), "/usr/lib/cni", "/opt/cni/bin"} {
-		if _, err := os.Stat(dir); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "bridge")); err == nil {
 			t.CNIBin = append(t.CNIBin, dir)
+		}
+	}
+	if cri := filepath.Join(beside, "skerry-cri"); t.Shim == "" || len(t.CNIBin) == 0 {
+		if _, err := os.Stat(cri); err == nil {
+			for _, l := range links {
+				if err := durable.Link(cri, filepath.Join(linkDir, l)); err != nil {
+					return t, err
+				}
+			}
+			t.Shim, t.CNIBin = filepath.Join(linkDir, links[0]), []string{filepath.Join(linkDir, "cni")}
 		}
 	}
 	var missing []string
 	if t.Runtime == "" {
 		missing = append(missing, "an OCI runtime (crun or runc)")
 	}
-	if t.Shim == "" {
-		missing = append(missing, "the shim (containerd-shim-runc-v2, a link to skerry-cri)")
-	}
-	if len(t.CNIBin) == 0 {
-		missing = append(missing, "CNI plugins (a folder cni of links to skerry-cri)")
+	if t.Shim == "" || len(t.CNIBin) == 0 {
+		missing = append(missing, "containerd's shim and CNI plugins (skerry-cri beside skerryd)")
 	}
 	if len(missing) > 0 {
-		return t, fmt.Errorf("cannot run containers: missing %s; looked beside %s, in /usr/bin, /usr/lib/cni, /opt/cni/bin and in PATH; install it, or use --disable-agent", strings.Join(missing, ", "), self)
+		return t, fmt.Errorf("cannot run containers: missing %s; looked in %s, /usr/bin, /usr/lib/cni, /opt/cni/bin and PATH; install it, or use --disable-agent", strings.Join(missing, ", "), beside)
 	}
 	return t, nil
 }
@@ -98,7 +109,7 @@ func find(dir, name string) string {
 // WriteConfig writes containerd's configuration for state below dataDir and returns its path. It sets PATH for the
 // containerd that this process is about to become.
 func WriteConfig(dataDir, pauseImage string) (string, error) {
-	t, err := FindTools()
+	t, err := FindTools(filepath.Join(dataDir, "agent", "bin"))
 	if err != nil {
 		return "", err
 	}

@@ -11,9 +11,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -256,6 +258,34 @@ func TestLayoutMistakes(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+}
+
+func TestPause(t *testing.T) {
+	w := newWorld(t)
+	program := filepath.Join(t.TempDir(), "skerry-cri")
+	if err := os.WriteFile(program, []byte("ELF"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := w.Pause(t.Context(), "pause:1", program); err != nil || !made {
+		t.Fatalf("made %v, %v", made, err)
+	}
+	i := w.images.table["pause:1"]
+	config, err := i.Config(t.Context(), w.Content, platforms.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := content.ReadBlob(t.Context(), w.Content, config); err != nil || !strings.Contains(string(b), `"Entrypoint":["/pause"]`) {
+		t.Errorf("configuration %s, %v", b, err)
+	}
+	if !hasLabels(i.Labels) {
+		t.Error("kubelet would collect it")
+	}
+	if made, err := w.Pause(t.Context(), "pause:1", "/nowhere"); err != nil || made {
+		t.Errorf("an image that is there was made again: %v, %v", made, err)
+	}
+	if _, err := w.Pause(t.Context(), "pause:2", "/nowhere"); err == nil {
+		t.Error("an image was made from nothing")
+	}
 }
 
 func TestHeal(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/skerryos/skerry/initd/cluster/containerd"
 	"github.com/skerryos/skerry/initd/cluster/images"
+	"github.com/skerryos/skerry/initd/cluster/settings"
 )
 
 // importImages brings the preloaded images into containerd; after a power cut it reads all images and mends damaged
@@ -43,6 +45,7 @@ func (n *node) importImages(ctx context.Context, unclean bool) error {
 	if err != nil {
 		slog.Error("cannot import all image archives", "reason", err)
 	}
+	n.ensurePause(leased, store)
 	copied := 0
 	for _, r := range append(done, more...) {
 		copied += r.Copied
@@ -59,4 +62,20 @@ func (n *node) importImages(ctx context.Context, unclean bool) error {
 		slog.Warn("an image was damaged; it was removed and will be pulled again", "image", name)
 	}
 	return nil
+}
+
+// ensurePause gives an ordinary host the image that every pod needs, from skerry-cri.
+func (n *node) ensurePause(ctx context.Context, store images.Store) {
+	self, err := os.Executable()
+	if err != nil {
+		slog.Error("cannot find this program's own file", "reason", err)
+		return
+	}
+	program := filepath.Join(filepath.Dir(self), "skerry-cri")
+	if _, err := os.Stat(program); err != nil || n.PauseImage != settings.DefaultPauseImage {
+		return // another image is for a registry to have
+	}
+	if _, err := store.Pause(ctx, n.PauseImage, program); err != nil {
+		slog.Error("cannot make the image that holds pods' namespaces", "reason", err)
+	}
 }

@@ -47,12 +47,10 @@ func (n *node) network(ctx context.Context) error {
 		return err
 	}
 	cache := filepath.Join(n.AgentDir, "pod-cidr")
-	if b, err := os.ReadFile(cache); err == nil {
-		// The network of the last run, which is almost always that of this one: kubelet need not wait for the API server.
-		if cidr, err := netip.ParsePrefix(strings.TrimSpace(string(b))); err == nil {
-			if err := n.writeConflist(conf, cidr, link); err != nil {
-				return err
-			}
+	if cidr := n.likelyCIDR(cache); cidr.IsValid() {
+		// kubelet need not wait for the controllers to say the same. No pod starts before them: it needs a ServiceAccount.
+		if err := n.writeConflist(conf, cidr, link); err != nil {
+			return err
 		}
 	}
 	cidr, err := n.waitPodCIDR(ctx)
@@ -68,6 +66,29 @@ func (n *node) network(ctx context.Context) error {
 	slog.Info("pod network configured", "network", cidr, "backend", n.Cluster.FlannelBackend, "link", link.Name)
 	return n.flannel(ctx, link)
 }
+
+// likelyCIDR is the part of the pod network that the node will most likely get: that of its last run, or, on the node that
+// founds a cluster, the first. It is invalid when nothing is known.
+func (n *node) likelyCIDR(cache string) netip.Prefix {
+	b, err := os.ReadFile(cache)
+	if err == nil {
+		cidr, err := netip.ParsePrefix(strings.TrimSpace(string(b)))
+		if err == nil {
+			return cidr
+		}
+	}
+	if !n.Founder {
+		return netip.Prefix{}
+	}
+	all, err := netip.ParsePrefix(n.Cluster.ClusterCIDR)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(all.Masked().Addr(), nodeMask)
+}
+
+// nodeMask is the size of a node's part, the controller manager's --node-cidr-mask-size for IPv4 by default.
+const nodeMask = 24
 
 func (n *node) writeConflist(path string, cidr netip.Prefix, link *net.Interface) error {
 	mtu := link.MTU

@@ -41,12 +41,13 @@ type Config struct {
 	PauseImage   string
 	ResolvConf   string
 	FlannelIface string
-	ExternalIPs  []string
 	Labels       []string
 	Taints       []string
 	KubeletArgs  []string
 	ProxyArgs    []string
 
+	// Founder marks the node beside the control plane: it is the first of its cluster.
+	Founder bool
 	// Permitted, when set, is closed when the cluster has the rules that let nodes read Services and other nodes.
 	Permitted <-chan struct{}
 	// OnReady is called once, when the API server has taken this kubelet's word that the node is Ready: what it

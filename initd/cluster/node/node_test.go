@@ -83,3 +83,29 @@ func TestConfigFiles(t *testing.T) {
 		t.Error("an unknown argument was taken")
 	}
 }
+
+func TestLikelyCIDR(t *testing.T) {
+	cache := filepath.Join(t.TempDir(), "pod-cidr")
+	tests := []struct {
+		name    string
+		cached  string
+		founder bool
+		want    string
+	}{
+		{"of the last run", "10.42.7.0/24\n", true, "10.42.7.0/24"},
+		{"founder's first start", "", true, "10.42.0.0/24"},
+		{"founder, damaged note", "10.4", true, "10.42.0.0/24"},
+		{"joined node's first start", "", false, "invalid Prefix"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.WriteFile(cache, []byte(tt.cached), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			n := &node{Config: Config{Founder: tt.founder, Cluster: Cluster{ClusterCIDR: "10.42.0.0/16"}}}
+			if got := n.likelyCIDR(cache).String(); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}

@@ -37,8 +37,9 @@ type Server struct {
 	permitted chan struct{} // closed when the objects that nodes join by are written
 }
 
-// shutdown limits how long each layer may take to stop before the next is stopped under it.
-const shutdown = 10 * time.Second
+// shutdown limits how long each layer may take to stop before the next is stopped under it. Three of them and the
+// datastore fit into the thirty seconds that supervisors give.
+const shutdown = 7 * time.Second
 
 // Run starts the server and stops it in reverse order when ctx ends or a part fails. The error names the part.
 func (s *Server) Run(ctx context.Context) error {
