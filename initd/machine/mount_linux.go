@@ -130,3 +130,19 @@ func UnmountBelow(dir string) error {
 	}
 	return errors.Join(failed...)
 }
+
+// Space is what a file system has, in bytes.
+type Space struct {
+	// Free is what programs without privileges may still write.
+	Free, Total uint64
+}
+
+// FreeSpace asks the file system that a path is on; see statfs(2).
+func FreeSpace(path string) (Space, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return Space{}, fmt.Errorf("cannot tell how much room %s has: %w", path, err)
+	}
+	block := uint64(fs.Bsize)
+	return Space{Free: fs.Bavail * block, Total: fs.Blocks * block}, nil
+}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
-	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	controlleroptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
@@ -41,7 +40,7 @@ func APIServer(flags []string) (Component, error) {
 		if errs := completed.Validate(); len(errs) > 0 {
 			return fmt.Errorf("kube-apiserver: %w", errors.Join(errs...))
 		}
-		return ended("kube-apiserver", ctx, apiserver.Run(ctx, completed))
+		return ended("kube-apiserver", ctx, runAPIServer(ctx, completed, flags))
 	}, nil
 }
 

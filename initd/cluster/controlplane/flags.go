@@ -19,6 +19,8 @@ type Config struct {
 	ServiceCIDR   string
 	NodePorts     string
 	ClusterDomain string
+	// VolumePlugins is a folder that may be written: the default is on a root file system that is read-only.
+	VolumePlugins string
 
 	// Extra are an operator's "flag=value", which win over ours.
 	APIServerExtra, ControllerExtra, SchedulerExtra []string
@@ -81,6 +83,7 @@ func (c Config) ControllerFlags() []string {
 		"cluster-signing-legacy-unknown-cert-file="+c.tls("server-ca.crt"),
 		"cluster-signing-legacy-unknown-key-file="+c.tls("server-ca.key"),
 		"controllers=*,bootstrap-signer-controller,token-cleaner-controller",
+		"flex-volume-plugin-dir="+c.VolumePlugins,
 		// The default of 20 requests a second makes the first pod wait ten seconds for its ServiceAccount.
 		"kube-api-qps=300",
 		"kube-api-burst=500",

@@ -40,7 +40,7 @@ func (s *Server) nodeConfig(id *identity) node.Config {
 		Labels: c.NodeLabels, Taints: c.NodeTaints, KubeletArgs: c.KubeletArgs, ProxyArgs: c.KubeProxyArgs,
 		Founder:   true,
 		Permitted: s.permitted,
-		OnReady:   func() { s.Notify.Status("node Ready"); s.Notify.Ready() },
+		OnReady:   func() { s.Notify.Status("node Ready"); s.ready.Done() },
 		OnStatus:  s.Notify.Status,
 	}
 }

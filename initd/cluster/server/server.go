@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -35,6 +36,7 @@ type Server struct {
 	RunDir string
 
 	permitted chan struct{} // closed when the objects that nodes join by are written
+	ready     sync.WaitGroup
 }
 
 // shutdown limits how long each layer may take to stop before the next is stopped under it. Three of them and the
@@ -48,6 +50,10 @@ func (s *Server) Run(ctx context.Context) error {
 		store: pki.Store{Dir: pathsOf(s.Settings).tls, Now: time.Now, Floor: s.Built},
 	}
 	s.permitted = make(chan struct{})
+	s.ready.Add(1) // the API server
+	if !s.Settings.DisableAgent {
+		s.ready.Add(1)
+	}
 	s.Notify.Status("preparing certificates and datastore")
 	store, err := s.prepare(id)
 	if err != nil {
@@ -86,12 +92,24 @@ func (s *Server) Run(ctx context.Context) error {
 		parts.start(2, "node", func(ctx context.Context) error { return node.Run(ctx, n) })
 	}
 	parts.start(1, "control plane", func(ctx context.Context) error {
-		if err := s.waitAPI(ctx, client); err != nil {
+		probe, err := newProbe(client)
+		if err != nil {
 			return err
 		}
-		parts.start(1, "controller manager", controllers)
+		started := time.Now()
+		// The cheapest question. It does not wait for the bootstrap objects: what needs them retries.
+		if err := probe.until(ctx, "/livez/ping"); err != nil {
+			return err
+		}
+		slog.Info("API server answers", "after", time.Since(started).Round(time.Millisecond))
 		parts.start(1, "scheduler", scheduler)
-		return s.afterAPI(ctx, id, client, parts)
+		// The controller manager gives up when this takes ten seconds more.
+		if err := probe.until(ctx, "/healthz"); err != nil {
+			return err
+		}
+		slog.Info("API server is healthy", "after", time.Since(started).Round(time.Millisecond))
+		parts.start(1, "controller manager", controllers)
+		return s.afterAPI(ctx, id, client, probe, parts)
 	})
 	parts.start(1, "certificates", func(ctx context.Context) error { return keepRenewed(ctx, id) })
 	err = parts.wait()
@@ -129,40 +147,26 @@ func (s *Server) controlPlane(id *identity) controlplane.Config {
 		TLSDir: id.paths.tls, CredDir: id.paths.cred, EtcdSocket: s.etcdSocket(),
 		BindAddress: c.BindAddress, Port: c.HTTPSListenPort, Advertise: advertise,
 		ClusterCIDR: c.ClusterCIDR, ServiceCIDR: c.ServiceCIDR, NodePorts: c.ServiceNodePortRange, ClusterDomain: c.ClusterDomain,
+		VolumePlugins:  filepath.Join(id.paths.agent, "volumeplugins"),
 		APIServerExtra: c.APIServerArgs, ControllerExtra: c.ControllerArgs, SchedulerExtra: c.SchedulerArgs,
 	}
 }
 
-// waitAPI returns when the API server serves requests of the controllers. It does not wait for the bootstrap objects: what
-// needs them retries.
-func (s *Server) waitAPI(ctx context.Context, c *rest.Config) error {
-	started := time.Now()
-	probe, err := newProbe(c)
-	if err != nil {
-		return err
-	}
-	if err := probe.until(ctx, "/healthz"); err != nil {
-		return err
-	}
-	slog.Info("API server answers", "after", time.Since(started).Round(time.Millisecond))
-	return nil
-}
-
 // afterAPI does what needs a running API server: it writes the objects that nodes join by and approves what they ask for.
-func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, parts *group) error {
+func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, probe *probe, parts *group) error {
 	started := time.Now()
-	probe, err := newProbe(c)
-	if err != nil {
-		return err
-	}
 	if err := probe.until(ctx, "/readyz"); err != nil {
 		return err
 	}
 	slog.Info("API server ready", "after", time.Since(started).Round(time.Millisecond))
 	if s.Settings.DisableAgent {
 		s.Notify.Status("API server ready")
-		s.Notify.Ready()
 	}
+	s.ready.Done()
+	go func() {
+		s.ready.Wait() // a node may be Ready before the API server has done all that it does at a start
+		s.Notify.Ready()
+	}()
 	go s.Notify.Watchdog(ctx, func(ctx context.Context) error { return probe.get(ctx, "/livez") })
 	k, err := kubernetes.NewForConfig(c)
 	if err != nil {

@@ -125,3 +125,38 @@ func (r *root) growFilesystem(ctx context.Context, device string) error {
 	}
 	return nil
 }
+
+const (
+	// spaceCheck is how often the data partition's free space is looked at: kubelet evicts pods every ten seconds.
+	spaceCheck = 5 * time.Second
+	// fullBelow and roomAbove are parts of the data partition in thousands: between them nothing is said anew. Kubelet evicts
+	// below 50, so that it takes a fast writer, or one that is no pod, to come that far.
+	fullBelow, roomAbove = 30, 60
+)
+
+// watchSpace reports a data partition that is full, and takes that back when there is room again.
+func (r *root) watchSpace(ctx context.Context) {
+	tick := time.NewTicker(spaceCheck)
+	defer tick.Stop()
+	var reported string
+	for {
+		space, err := machine.FreeSpace("/var")
+		switch {
+		case err != nil:
+			r.problem(err.Error())
+			return
+		case reported == "" && space.Free*1000 < space.Total*fullBelow:
+			reported = fmt.Sprintf("the data partition is full: %d of %d MiB are free; pods cannot store anything, and changes of the cluster are refused until files or pods are deleted",
+				space.Free>>20, space.Total>>20)
+			r.problem(reported)
+		case reported != "" && space.Free*1000 > space.Total*roomAbove:
+			r.state.solved(reported)
+			reported = ""
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

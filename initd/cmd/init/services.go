@@ -60,6 +60,7 @@ func (r *root) startServices(ctx context.Context) error {
 	}
 	services.Start()
 	r.services.Store(services)
+	go r.watchSpace(ctx)
 	return nil
 }
 

@@ -112,6 +112,16 @@ func (s *state) problem(text string) {
 	})
 }
 
+// solved takes a problem back that is none any more. What is not known changes nothing.
+func (s *state) solved(text string) {
+	s.change(func(n *v1.State) {
+		if i := slices.Index(n.Problems, text); i >= 0 {
+			n.Problems = slices.Delete(n.Problems, i, i+1)
+			s.console.log("solved: " + text)
+		}
+	})
+}
+
 func (s *state) unit(u service.Status) {
 	text := u.Text
 	if u.Reason != "" && u.State != service.Ready {

@@ -110,31 +110,28 @@ func (s *Syncer) servers() []string {
 
 // Run keeps the clock until ctx is done.
 func (s *Syncer) Run(ctx context.Context) {
-	wait := shortest
+	wait, warned := shortest, false
 	for {
 		result, err := s.sync(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			wait = longest
+			wait, warned = longest, false
 			s.Synced(result)
 		default:
-			slog.Log(ctx, levelOf(wait), "cannot tell the time from the network; asking again", "reason", err)
+			// Only what lasts is a warning, and one is enough: the first attempts are made before the network is there.
+			level := slog.LevelDebug
+			if wait >= retry && !warned {
+				level, warned = slog.LevelWarn, true
+			}
+			slog.Log(ctx, level, "cannot tell the time from the network; asking on", "reason", err)
 			wait = min(2*wait, retry)
 		}
 		if !s.pause(ctx, wait) {
 			return
 		}
 	}
-}
-
-// levelOf lets only what lasts be a warning: the first attempts are made before the network is there.
-func levelOf(wait time.Duration) slog.Level {
-	if wait < retry {
-		return slog.LevelDebug
-	}
-	return slog.LevelWarn
 }
 
 // pause waits for about d or until the network changed; it reports false when ctx is done.
