@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -162,11 +164,6 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 	if s.Settings.DisableAgent {
 		s.Notify.Status("API server ready")
 	}
-	s.ready.Done()
-	go func() {
-		s.ready.Wait() // a node may be Ready before the API server has done all that it does at a start
-		s.Notify.Ready()
-	}()
 	go s.Notify.Watchdog(ctx, func(ctx context.Context) error { return probe.get(ctx, "/livez") })
 	k, err := kubernetes.NewForConfig(c)
 	if err != nil {
@@ -176,11 +173,29 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 		return err
 	}
 	close(s.permitted)
+	go func() {
+		if waitControllers(ctx, k) == nil {
+			s.ready.Done()
+		}
+	}()
+	go func() {
+		s.ready.Wait() // the node, too, in either order
+		s.Notify.Ready()
+	}()
 	go approveServingCertificates(ctx, k)
 	// Not earlier: until the node can run them they would only take the processor from what it is waiting for.
 	parts.start(2, "add-ons", func(ctx context.Context) error { return addons.Run(ctx, s.addons(c)) })
 	<-ctx.Done()
 	return nil
+}
+
+// waitControllers waits for what the controllers do first in a new cluster: the default ServiceAccount. Without it no pod can
+// be made, so that whoever had waited for the node would be refused.
+func waitControllers(ctx context.Context, k kubernetes.Interface) error {
+	return wait.PollUntilContextCancel(ctx, 250*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		_, err := k.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+		return err == nil, nil
+	})
 }
 
 // keepRenewed looks at all certificates once a minute, by the wall clock: it may jump by years when time is first set.
