@@ -34,7 +34,7 @@ const slotTries = 3
 // loaderConf makes the boot loader start at once. No editor: whoever has a keyboard could start a shell with it.
 const loaderConf = "timeout 0\neditor no\n"
 
-// bootFiles is what starts slot a.
+// bootFiles is what starts a slot.
 type bootFiles struct {
 	kernel, initrd artifact.Content
 	commandLine    string
@@ -44,15 +44,15 @@ type bootFiles struct {
 	loaderPath     string
 }
 
-// bootParts makes the boot files of slot a.
-func bootParts(ctx context.Context, b *artifact.Builder, p *plan.Plan, root *artifact.Root, initramfs artifact.Artifact) (*bootFiles, error) {
+// bootParts makes the boot files of a slot.
+func bootParts(ctx context.Context, b *artifact.Builder, p *plan.Plan, a *artefacts, slot string) (*bootFiles, error) {
 	efi, ok := efiNames[p.Target.GOARCH]
 	if !ok {
 		return nil, fmt.Errorf("cannot make boot files for %s: EFI has no name for it", p.Target.GOARCH)
 	}
 	f := &bootFiles{
-		commandLine: commandLine(p, "a", root.Verity),
-		ukiPath:     fmt.Sprintf("EFI/Linux/skerry-a+%d-0.efi", slotTries),
+		commandLine: commandLine(p, slot, a.root.Verity),
+		ukiPath:     fmt.Sprintf("EFI/Linux/skerry-%s+%d-0.efi", slot, slotTries),
 		loaderPath:  "EFI/BOOT/BOOT" + efi.fallback + ".EFI",
 	}
 	kernel, err := unpack(ctx, b, p, p.Kernel.Package)
@@ -62,7 +62,7 @@ func bootParts(ctx context.Context, b *artifact.Builder, p *plan.Plan, root *art
 	if f.kernel, err = kernel.Content("boot/vmlinuz-" + p.Kernel.Release); err != nil {
 		return nil, err
 	}
-	f.initrd = initramfs.Content()
+	f.initrd = a.initramfs.Content()
 	boot, err := unpack(ctx, b, p, bootPackage)
 	if err != nil {
 		return nil, err

@@ -47,37 +47,12 @@ type Result struct {
 // Build makes the image of a plan and what goes with it in the folder dir. Until all is well the former outputs stay
 // as they are.
 func Build(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string) (*Result, error) {
-	if p.BootLoader != "systemd-boot" {
-		return nil, fmt.Errorf("cannot build %s: boot loader %q is not supported yet; supported: systemd-boot", p.Name, p.BootLoader)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("cannot make the output folder: %w", err)
-	}
-	if err := artifact.MarkOutput(dir); err != nil {
-		return nil, err
-	}
-	if err := b.Prepare(ctx, p); err != nil {
-		return nil, err
-	}
-	programs, err := b.Programs(ctx, p)
+	a, err := makeArtefacts(ctx, b, p, dir)
 	if err != nil {
 		return nil, err
 	}
-	var root *artifact.Root
-	var initramfs artifact.Artifact
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		root, err = b.Root(gctx, p)
-		return err
-	})
-	g.Go(func() (err error) {
-		initramfs, err = b.Initramfs(gctx, p)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	parts, err := bootParts(ctx, b, p, root, initramfs)
+	root, programs := a.root, a.programs
+	parts, err := bootParts(ctx, b, p, a, "a")
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +87,47 @@ func Build(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string) (
 		return nil, err
 	}
 	return r, nil
+}
+
+// artefacts are what both slots are made of, on the disk and in a bundle.
+type artefacts struct {
+	programs  map[string]artifact.Content
+	root      *artifact.Root
+	initramfs artifact.Artifact
+}
+
+// makeArtefacts makes them, or takes those of the last build if they would be the same.
+func makeArtefacts(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string) (*artefacts, error) {
+	if p.BootLoader != "systemd-boot" {
+		return nil, fmt.Errorf("cannot build %s: boot loader %q is not supported yet; supported: systemd-boot", p.Name, p.BootLoader)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make the output folder: %w", err)
+	}
+	if err := artifact.MarkOutput(dir); err != nil {
+		return nil, err
+	}
+	if err := b.Prepare(ctx, p); err != nil {
+		return nil, err
+	}
+	a := &artefacts{}
+	var err error
+	if a.programs, err = b.Programs(ctx, p); err != nil {
+		return nil, err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		a.root, err = b.Root(gctx, p)
+		return err
+	})
+	g.Go(func() (err error) {
+		a.initramfs, err = b.Initramfs(gctx, p)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // diskState is what is known about the image that was written last. It is kept with the artefacts.

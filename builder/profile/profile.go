@@ -130,7 +130,11 @@ func readProfile(file string, from []string) (*Profile, error) {
 	}
 	all := &Profile{}
 	for _, name := range own.Include {
-		included, err := readProfile(filepath.Join(filepath.Dir(clean), filepath.FromSlash(name)), append(from, clean))
+		path := filepath.FromSlash(name)
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(filepath.Dir(clean), path)
+		}
+		included, err := readProfile(path, append(from, clean))
 		if err != nil {
 			return nil, fmt.Errorf("%w\n\tincluded by %s", err, file)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/skerryos/skerry/builder/artifact"
 	"github.com/skerryos/skerry/builder/fetch"
 	"github.com/skerryos/skerry/builder/image"
+	"github.com/skerryos/skerry/builder/plan"
 	"github.com/skerryos/skerry/builder/progress"
 )
 
@@ -71,21 +72,29 @@ they were. Neither root nor any tool but Go is needed.`,
 // build makes the image and says how long it took.
 func build(cmd *cobra.Command, in *inputs, root, output string) (*image.Result, time.Duration, error) {
 	begun := time.Now()
+	r, err := withBuilder(cmd, in, root, output, func(b *artifact.Builder, p *plan.Plan) (*image.Result, error) {
+		return image.Build(cmd.Context(), b, p, output)
+	})
+	return r, time.Since(begun), err
+}
+
+// withBuilder resolves the inputs, fetches the packages, and lets make work with them, alone in the output folder.
+func withBuilder[T any](cmd *cobra.Command, in *inputs, root, output string, make func(*artifact.Builder, *plan.Plan) (*T, error)) (*T, error) {
 	p, err := in.resolve(root)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	cache, err := in.cache(time.Unix(p.SourceDate, 0))
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	store, err := artifact.OpenStore(filepath.Join(output, "cache"))
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	unlock, err := store.Lock()
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer unlock()
 
@@ -94,20 +103,19 @@ func build(cmd *cobra.Command, in *inputs, root, output string) (*image.Result, 
 	reportFetch(cache, reporter)
 	// All packages at once, and before the long compilation: a mirror that is down is known within seconds.
 	if _, err := cache.Packages(cmd.Context(), p.Packages); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	b := &artifact.Builder{Source: root, Store: store, Packages: cache, Progress: reporter}
-	r, err := image.Build(cmd.Context(), b, p, output)
+	r, err := make(&artifact.Builder{Source: root, Store: store, Packages: cache, Progress: reporter}, p)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	// Large artefacts of former builds: the last one and the one before it, for a change that is taken back.
 	for _, kind := range []string{"root", "initramfs"} {
 		if err := store.Prune(kind, 2); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 	}
-	return r, time.Since(begun), nil
+	return r, nil
 }
 
 // reporterFor returns bars for a terminal and lines for everything else.

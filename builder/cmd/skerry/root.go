@@ -19,6 +19,8 @@ func root() *cobra.Command {
 	}
 	c.AddCommand(
 		buildCommand(),
+		bundleCommand(),
+		keysCommand(),
 		planCommand(),
 		lockCommand(),
 		explainCommand(),

@@ -59,7 +59,7 @@ type State struct {
 // A Service is one supervised process.
 type Service struct {
 	Name string `json:"name"` // of its unit, without ".service"
-	// State is one of "waiting", "starting", "ready", "stopping", "stopped", "failed".
+	// State is one of "waiting", "starting", "ready", "restarting", "stopping", "stopped", "done", "failed".
 	State string `json:"state"`
 	// Status is the service's own last STATUS= line.
 	Status string `json:"status,omitempty"`

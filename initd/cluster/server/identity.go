@@ -25,6 +25,7 @@ import (
 const (
 	k3sKubeconfig = "/etc/rancher/k3s/k3s.yaml"
 	k3sNodeToken  = "/var/lib/rancher/k3s/server/node-token"
+	k3sManifests  = "/var/lib/rancher/k3s/server/manifests"
 )
 
 // identity is what makes this server this cluster: keys, certificates, token, and the files that tell others of them.
@@ -244,6 +245,7 @@ func (id *identity) initToken() error {
 	}
 	if id.settings.DataDir == settings.DefaultDataDir {
 		link(id.paths.token, k3sNodeToken)
+		link(filepath.Join(id.settings.DataDir, "server", "manifests"), k3sManifests)
 	}
 	return nil
 }
