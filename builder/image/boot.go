@@ -109,7 +109,7 @@ func unifiedKernel(p *plan.Plan, stub artifact.Content, f *bootFiles) ([]byte, e
 		}
 	}
 	return UKI(data[0], []Section{
-		{".osrel", release},
+		{".osrel", loaderRelease(release)},
 		{".cmdline", []byte(f.commandLine)},
 		{".uname", []byte(p.Kernel.Release)},
 		{".linux", data[1]},

@@ -5,7 +5,10 @@
 // durable before the call returns, so that at any moment a power cut leaves a machine that boots.
 package slot
 
-import "fmt"
+import (
+	"fmt"
+	"io"
+)
 
 // A Name is "a" or "b".
 type Name string
@@ -46,7 +49,12 @@ type Status struct {
 // Bootable tells whether the boot loader would take the slot on its own account: it is good or has attempts left.
 func (s Status) Bootable() bool { return s.Present && (s.Good || s.Left > 0) }
 
-// A Backend is the state of one boot loader.
+// A Backend is the state of one boot loader. Whichever slot was installed last is the one that is booted, as long as it is
+// good or has attempts left; after that comes the other one under the same condition. When neither is, the boot loader still
+// takes what there is.
+//
+// An upgrade calls Remove, then overwrites the slot's root partition, then Install; the boot loader counts the attempts
+// down; the booted system calls MarkGood when it works.
 type Backend interface {
 	// Status reads the state of a slot.
 	Status(Name) (Status, error)
@@ -54,4 +62,24 @@ type Backend interface {
 	MarkGood(Name) error
 	// MarkBad says that the slot is not to be booted while there is another one.
 	MarkBad(Name) error
+	// Remove takes away what boots the slot. It must be called before the slot's root partition is overwritten, or there
+	// would be something to boot that has no root file system. It refuses when the other slot has nothing to boot.
+	// Removing again changes nothing.
+	Remove(Name) error
+	// Install puts the boot image of the slot, size bytes, where the boot loader looks for it, with that many tries, and
+	// before the other slot. The slot's root partition must be complete and on the medium. A former image of the slot is
+	// removed first. When Install fails or is cut, the slot has nothing to boot, or all of it.
+	Install(n Name, image io.Reader, size int64, tries int) error
+}
+
+// requireOther is what every backend asks before it takes away what boots a slot.
+func requireOther(b Backend, n Name) error {
+	other, err := b.Status(n.Other())
+	if err != nil {
+		return err
+	}
+	if !other.Present {
+		return fmt.Errorf("slot %s is the only one that can be booted; it was left as it is", n)
+	}
+	return nil
 }

@@ -85,7 +85,7 @@ func (p *process) runRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := &root{process: p, journal: j, slots: slot.SystemdBoot{Dir: slotDirectory{bootDir}}}
+	r := &root{process: p, journal: j, slots: slot.SystemdBoot{Dir: machine.BootDirectory(bootDir)}}
 	booting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	finished := make(chan error, 1)

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -210,7 +209,7 @@ func (r *root) bootPartition(context.Context) error {
 		return fmt.Errorf("disk %s has no partition %s", r.disk.Path, machine.BootPartition)
 	}
 	r.need("vfat", "nls_cp437", "nls_ascii")
-	return machine.Mount{Source: device, Target: bootDir, Type: "vfat", Flags: nosuid | unix.MS_RDONLY, Data: "umask=0077,utf8"}.Do()
+	return machine.MountBoot(device, bootDir)
 }
 
 // etc: changes live in memory, so that every boot derives /etc anew from image and configuration.
@@ -303,32 +302,6 @@ func (r *root) configure(context.Context) error {
 		err = errors.Join(err, r.config.Problems)
 	}
 	return err
-}
-
-// slotDirectory is the boot partition for package slot: writable only while something is written.
-type slotDirectory struct{ root string }
-
-func (d slotDirectory) List(dir string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(d.root, dir))
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return slices.Sorted(slices.Values(names)), nil
-}
-
-func (d slotDirectory) Rename(from, to string) error {
-	if err := machine.Remount(d.root, nosuid); err != nil {
-		return err
-	}
-	return os.Rename(filepath.Join(d.root, from), filepath.Join(d.root, to))
-}
-
-func (d slotDirectory) Sync() error {
-	return errors.Join(machine.SyncFilesystem(d.root), machine.Remount(d.root, nosuid|unix.MS_RDONLY))
 }
 
 func trimmed(b []byte) string { return string(bytes.TrimSpace(b)) }
