@@ -21,10 +21,11 @@ import (
 	"k8s.io/kube-openapi/pkg/handler3"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 )
 
-// runAPIServer is apiserver.Run, but for OpenAPI: the documents of the built-in APIs are built when somebody asks for them.
-// Most devices are never asked; the documents would cost a fifth of the processor time of the start, and 40 MB for as long
+// runAPIServer is apiserver.Run, but for two things. The rules of the cluster are there before and are checked later, see seed.go.
+// And the OpenAPI documents of the built-in APIs are built when somebody asks for them: most devices are never asked; the documents would cost a fifth of the processor time of the start, and 40 MB for as long
 // as the server runs.
 func runAPIServer(ctx context.Context, opts apiserveroptions.CompletedOptions, flags []string) error {
 	if opts.InformerName == nil {
@@ -39,6 +40,7 @@ func runAPIServer(ctx context.Context, opts apiserveroptions.CompletedOptions, f
 		return err
 	}
 	config.KubeAPIs.ControlPlane.Generic.SkipOpenAPIInstallation = true
+	config.KubeAPIs.ControlPlane.Generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName) // see EnsureRules
 	completed, err := config.Complete()
 	if err != nil {
 		return err

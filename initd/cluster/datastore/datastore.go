@@ -22,6 +22,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/skerryos/skerry/initd/cluster/durable"
 )
 
 // Sync says when a change is confirmed; docs/decisions/0011 has the numbers.
@@ -42,6 +44,14 @@ type Config struct {
 	// Socket is the path of the socket to listen on. An old one is removed.
 	Socket string
 	Sync   Sync
+	// Seed gives what a new database holds from the start; nil: nothing.
+	Seed func() ([]Entry, error)
+}
+
+// An Entry is a key with its value.
+type Entry struct {
+	Key   string
+	Value []byte
 }
 
 // Store is a datastore that serves. Stop it after everything that uses it: an API server without it hangs.
@@ -58,26 +68,18 @@ func Start(c Config) (*Store, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the datastore's folder: %w", err)
 	}
+	name := filepath.Join(c.Dir, databaseName)
+	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) && c.Seed != nil {
+		if err := create(c, name); err != nil {
+			return nil, fmt.Errorf("cannot make the datastore in %s: %w", c.Dir, err)
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{cancel: cancel, failed: make(chan error, 1)}
-	_, backend, err := drivers.New(ctx, &s.wg, &drivers.Config{
-		Endpoint:              dsn(c),
-		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 5, MaxIdleTime: 2 * time.Minute},
-		CompactInterval:       5 * time.Minute,
-		CompactIntervalJitter: 5,
-		CompactTimeout:        5 * time.Second,
-		CompactMinRetain:      1000,
-		CompactBatchSize:      1000,
-		PollBatchSize:         500,
-		PollInterval:          time.Second,
-	})
+	backend, err := open(ctx, &s.wg, name, c.Sync.pragma())
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("cannot open the datastore in %s: %w", c.Dir, err)
-	}
-	if err := backend.Start(ctx); err != nil {
-		cancel()
-		return nil, fmt.Errorf("cannot start the datastore in %s: %w", c.Dir, err)
 	}
 	l, err := listen(c.Socket)
 	if err != nil {
@@ -129,12 +131,81 @@ func listen(socket string) (net.Listener, error) {
 	return l, nil
 }
 
-// dsn is kine's address of the database. The startup VACUUM is off: it rewrites the whole file at every start.
-func dsn(c Config) string {
-	mode := "FULL"
-	if c.Sync == SyncNormal {
-		mode = "NORMAL"
+// databaseName is the database in its folder.
+const databaseName = "state.db"
+
+// create makes a database with the seed in it, at once or not at all: it gets its name when all is on the disk. Until then
+// nothing is flushed, which on a memory card would take longer than all else.
+func create(c Config, name string) error {
+	entries, err := c.Seed()
+	if err != nil {
+		return err
 	}
-	return "sqlite://" + filepath.Join(c.Dir, "state.db") +
-		"?_journal_mode=WAL&_busy_timeout=30000&_txlock=immediate&_synchronous=" + mode + "&_kine_disable_startup_vacuum=1"
+	partial := name + ".new"
+	for _, suffix := range []string{"", "-wal", "-shm"} { // of an attempt that was cut short
+		if err := os.Remove(partial + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var wg sync.WaitGroup
+	backend, err := open(ctx, &wg, partial, "OFF")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, err := backend.Create(ctx, e.Key, e.Value, 0); err != nil {
+			return fmt.Errorf("cannot store %s: %w", e.Key, err)
+		}
+	}
+	cancel()
+	wg.Wait() // the database is closed, its log is folded into it
+	if _, err := os.Stat(partial + "-wal"); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s still has a log: %v", partial, err)
+	}
+	if err := syncFile(partial); err != nil {
+		return err
+	}
+	if err := os.Rename(partial, name); err != nil {
+		return err
+	}
+	return durable.SyncDir(c.Dir)
+}
+
+func syncFile(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// open opens a database of kine's and makes it when missing; it is closed when ctx has ended and wg has come down.
+// The startup VACUUM is off: it rewrites the whole file at every start.
+func open(ctx context.Context, wg *sync.WaitGroup, name, synchronous string) (server.Backend, error) {
+	_, backend, err := drivers.New(ctx, wg, &drivers.Config{
+		Endpoint: "sqlite://" + name + "?_journal_mode=WAL&_busy_timeout=30000&_txlock=immediate&_synchronous=" + synchronous +
+			"&_kine_disable_startup_vacuum=1",
+		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 5, MaxIdleTime: 2 * time.Minute},
+		CompactInterval:       5 * time.Minute,
+		CompactIntervalJitter: 5,
+		CompactTimeout:        5 * time.Second,
+		CompactMinRetain:      1000,
+		CompactBatchSize:      1000,
+		PollBatchSize:         500,
+		PollInterval:          time.Second,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return backend, backend.Start(ctx)
+}
+
+// pragma is the setting in SQLite's words.
+func (s Sync) pragma() string {
+	if s == SyncNormal {
+		return "NORMAL"
+	}
+	return "FULL"
 }

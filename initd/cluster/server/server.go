@@ -127,7 +127,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) prepare(id *identity) (*datastore.Store, error) {
 	identityDone := make(chan error, 1)
 	go func() { identityDone <- id.init() }()
-	store, err := datastore.Start(datastore.Config{Dir: id.paths.db, Socket: s.etcdSocket(), Sync: datastore.Sync(s.Settings.DatastoreSync)})
+	store, err := datastore.Start(datastore.Config{Dir: id.paths.db, Socket: s.etcdSocket(), Sync: datastore.Sync(s.Settings.DatastoreSync),
+		Seed: func() ([]datastore.Entry, error) { return controlplane.SeedEntries(time.Now()) }})
 	if idErr := <-identityDone; idErr != nil {
 		if err == nil {
 			store.Stop()
@@ -182,6 +183,7 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 		s.ready.Wait() // the node, too, in either order
 		s.Notify.Ready()
 	}()
+	go controlplane.EnsureRules(ctx, c)
 	go approveServingCertificates(ctx, k)
 	// Not earlier: until the node can run them they would only take the processor from what it is waiting for.
 	parts.start(2, "add-ons", func(ctx context.Context) error { return addons.Run(ctx, s.addons(c)) })
