@@ -99,18 +99,12 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		}
 		started := time.Now()
-		// The cheapest question. It does not wait for the bootstrap objects: what needs them retries.
-		if err := probe.until(ctx, "/livez/ping"); err != nil {
+		if err := probe.until(ctx, "/readyz"); err != nil {
 			return err
 		}
-		slog.Info("API server answers", "after", time.Since(started).Round(time.Millisecond))
-		parts.start(1, "scheduler", scheduler)
-		// The controller manager gives up when this takes ten seconds more.
-		if err := probe.until(ctx, "/healthz"); err != nil {
-			return err
-		}
-		slog.Info("API server is healthy", "after", time.Since(started).Round(time.Millisecond))
+		slog.Info("API server ready", "after", time.Since(started).Round(time.Millisecond))
 		parts.start(1, "controller manager", controllers)
+		parts.start(1, "scheduler", scheduler)
 		return s.afterAPI(ctx, id, client, probe, parts)
 	})
 	parts.start(1, "certificates", func(ctx context.Context) error { return keepRenewed(ctx, id) })
@@ -157,11 +151,6 @@ func (s *Server) controlPlane(id *identity) controlplane.Config {
 
 // afterAPI does what needs a running API server: it writes the objects that nodes join by and approves what they ask for.
 func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, probe *probe, parts *group) error {
-	started := time.Now()
-	if err := probe.until(ctx, "/readyz"); err != nil {
-		return err
-	}
-	slog.Info("API server ready", "after", time.Since(started).Round(time.Millisecond))
 	if s.Settings.DisableAgent {
 		s.Notify.Status("API server ready")
 	}
