@@ -219,6 +219,9 @@ func (b *Builder) addGenerated(ctx context.Context, t *Tree, p *plan.Plan, progr
 	if p.UserData != "" {
 		files = append(files, file{"/usr/share/skerry/user-data", "configuration baked into the image", []byte(p.UserData)})
 	}
+	for _, k := range p.Keys {
+		files = append(files, file{"/usr/lib/skerry/keys/" + k.ID + ".pub", "bundles signed with this key are trusted", []byte(k.File())})
+	}
 	if pkg := p.PackageNamed("ca-certificates"); pkg != nil {
 		u, err := b.Unpack(ctx, *pkg)
 		if err != nil {

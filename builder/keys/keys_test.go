@@ -30,7 +30,7 @@ func TestNewSignsWhatItsPublicHalfVerifies(t *testing.T) {
 	sources := []bundle.Source{{Name: "root", Size: 4, Content: bytes.NewReader(root)}}
 	var first bytes.Buffer
 	m := bundle.Manifest{Board: "x86-64", Architecture: "amd64", Version: "1.0.0"}
-	if _, err := bundle.Create(&first, m, sources, func(b []byte) ([]byte, error) { return sign(b, "1.0.0") }); err != nil {
+	if _, err := bundle.Create(&first, m, sources, func(b []byte) ([]byte, error) { return sign.Sign(b, "1.0.0") }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := bundle.Open(bytes.NewReader(first.Bytes()), []bundle.PublicKey{public}); err != nil {

@@ -47,6 +47,29 @@ type Plan struct {
 	Images []Image `json:"images"`
 	// UserData is the #cloud-config file baked into the image; empty without one.
 	UserData string `json:"userData,omitempty"`
+	// Keys are the keys that devices trust: they upgrade to what one of them has signed. Sorted by identifier.
+	Keys []TrustedKey `json:"keys,omitempty"`
+	// Release says that the image is for devices in the field.
+	Release bool `json:"release,omitempty"`
+}
+
+// A TrustedKey is a public key in minisign's format.
+type TrustedKey struct {
+	// ID is the key's identifier, 16 hexadecimal digits.
+	ID string `json:"id"`
+	// Line is the key itself, without the comment above it.
+	Line string `json:"line"`
+	// Development tells that the secret half lies unprotected on somebody's workstation.
+	Development bool `json:"development,omitempty"`
+}
+
+// File is what stands in the key's file on a device.
+func (k TrustedKey) File() string {
+	kind := "public"
+	if k.Development {
+		kind = "development"
+	}
+	return fmt.Sprintf("untrusted comment: skerry %s key %s\n%s\n", kind, k.ID, k.Line)
 }
 
 // A Target is a processor architecture in the words of each tool that needs it.
@@ -170,6 +193,23 @@ func (p *Plan) Digest() (string, error) {
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:]), nil
+}
+
+// CheckKeys refuses to build an image for the field that nobody, or anybody, could upgrade.
+func (p *Plan) CheckKeys() error {
+	if !p.Release {
+		return nil
+	}
+	const remedy = "make a key with `skerry keys new NAME`, and list its .pub in update.keys of the profile or give it with --key"
+	if len(p.Keys) == 0 {
+		return fmt.Errorf("cannot build profile %s: it is for releases, and no key is given that its devices are to trust; %s", p.Profile, remedy)
+	}
+	for _, k := range p.Keys {
+		if k.Development {
+			return fmt.Errorf("cannot build profile %s: it is for releases, and key %s is a development key; %s", p.Profile, k.ID, remedy)
+		}
+	}
+	return nil
 }
 
 // PackageNamed returns the locked package of that name, or nil.

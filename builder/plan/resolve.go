@@ -23,6 +23,8 @@ type Input struct {
 	Fragments map[string][]Option
 	// UserData is the content of the #cloud-config file that is baked into the image; empty without one.
 	UserData string
+	// Keys are the keys that devices are to trust, in any order; one may be there twice.
+	Keys []TrustedKey
 }
 
 // targets says what a Debian architecture is called by everyone else.
@@ -69,6 +71,8 @@ func Resolve(in Input) (*Plan, error) {
 		}, in.Board.CommandLine...),
 		Overlays: in.Profile.Overlays,
 		UserData: in.UserData,
+		Keys:     trustedKeys(in.Keys),
+		Release:  in.Profile.Release,
 	}
 	r.packages()
 	r.kernel()
@@ -79,6 +83,16 @@ func Resolve(in Input) (*Plan, error) {
 		return nil, fmt.Errorf("cannot plan profile %s for board %s:\n%w", in.Profile.Name, in.Board.Name, errors.Join(r.errs...))
 	}
 	return r.plan, nil
+}
+
+// trustedKeys sorts the keys and drops repeated ones. Two keys of one identifier stay apart by their lines; the file names
+// in the image show the clash.
+func trustedKeys(keys []TrustedKey) []TrustedKey {
+	sorted := slices.Clone(keys)
+	slices.SortFunc(sorted, func(a, b TrustedKey) int {
+		return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.Line, b.Line))
+	})
+	return slices.CompactFunc(sorted, func(a, b TrustedKey) bool { return a.ID == b.ID && a.Line == b.Line })
 }
 
 type resolver struct {

@@ -41,6 +41,17 @@ type Profile struct {
 	KernelConfig []string `yaml:"kernelConfig,omitempty"`
 	// UserData names a #cloud-config file, relative to the repository, that is baked into the image as its default.
 	UserData string `yaml:"userData,omitempty"`
+	// Update is about upgrades of the devices that get the image.
+	Update Update `yaml:"update,omitempty"`
+	// Release says that the image is for devices in the field: it is not built with a development key.
+	Release bool `yaml:"release,omitempty"`
+}
+
+// Update is about upgrades.
+type Update struct {
+	// Keys name files with public keys, relative to the repository. Devices trust bundles that one of them has signed. A
+	// file's own keys replace those of the files that it includes: whom to trust is said in one place.
+	Keys []string `yaml:"keys,omitempty"`
 }
 
 // A Package is a Debian package and the files that are wanted of it.
@@ -161,6 +172,11 @@ func (p *Profile) add(q *Profile) {
 	if q.UserData != "" {
 		p.UserData = q.UserData
 	}
+	if len(q.Update.Keys) > 0 {
+		p.Update.Keys = q.Update.Keys
+	}
+	// An image that includes one for the field is one for the field.
+	p.Release = p.Release || q.Release
 }
 
 func appendNew(list, more []string) []string {
@@ -198,6 +214,9 @@ func (p *Profile) validate(m *mistakes) error {
 	}
 	if p.UserData != "" {
 		m.relative(m.at("userData"), p.UserData)
+	}
+	for i, name := range p.Update.Keys {
+		m.relative(m.at("update", "keys", i), name)
 	}
 	for _, g := range p.Programs {
 		m.needs(g.Position, "program", g.Name, g.Reason)

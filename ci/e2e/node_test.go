@@ -78,7 +78,7 @@ func healthy(t *testing.T, n *node) {
 			t.Errorf("readyz says %q", line)
 		}
 	}
-	if !strings.Contains(got, "[+]poststarthook/start-kube-apiserver-admission-initializer ok") {
+	if !strings.Contains(got, "[+]poststarthook/start-system-namespaces-controller ok") {
 		t.Errorf("readyz does not list its checks:\n%s", got)
 	}
 }

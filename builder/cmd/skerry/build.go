@@ -35,10 +35,14 @@ func buildCommand() *cobra.Command {
   boot/                       kernel, initramfs and command line, for virtual machines that need no boot loader
   cache/                      what the next build need not make again
 
-The same inputs give the same bytes on every machine. A build that fails or is interrupted leaves former outputs as
+Devices upgrade to what a key that their image trusts has signed: name public keys with --key, or in update.keys of the profile.
+Without one the image trusts a development key of this workstation; a profile with release: true is then refused.
+
+The same inputs, keys among them, give the same bytes on every machine. A build that fails or is interrupted leaves former outputs as
 they were. Neither root nor any tool but Go is needed.`,
 		Example: `  skerry build
   skerry build --config my-node.yaml
+  skerry build --key ~/.config/skerry/keys/fleet.pub
   skerry build e2e --board x86-64 --output /tmp/e2e --json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,6 +68,7 @@ they were. Neither root nor any tool but Go is needed.`,
 		},
 	}
 	in.register(c)
+	in.registerKeys(c, "key")
 	c.Flags().StringVarP(&output, "output", "o", "", "folder of the outputs (default: out in the repository)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c
@@ -72,18 +77,18 @@ they were. Neither root nor any tool but Go is needed.`,
 // build makes the image and says how long it took.
 func build(cmd *cobra.Command, in *inputs, root, output string) (*image.Result, time.Duration, error) {
 	begun := time.Now()
-	r, err := withBuilder(cmd, in, root, output, func(b *artifact.Builder, p *plan.Plan) (*image.Result, error) {
+	p, err := in.resolveToBuild(cmd, root)
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := withBuilder(cmd, in, p, root, output, func(b *artifact.Builder) (*image.Result, error) {
 		return image.Build(cmd.Context(), b, p, output)
 	})
 	return r, time.Since(begun), err
 }
 
-// withBuilder resolves the inputs, fetches the packages, and lets make work with them, alone in the output folder.
-func withBuilder[T any](cmd *cobra.Command, in *inputs, root, output string, make func(*artifact.Builder, *plan.Plan) (*T, error)) (*T, error) {
-	p, err := in.resolve(root)
-	if err != nil {
-		return nil, err
-	}
+// withBuilder fetches the packages of a plan and lets make work with them, alone in the output folder.
+func withBuilder[T any](cmd *cobra.Command, in *inputs, p *plan.Plan, root, output string, make func(*artifact.Builder) (*T, error)) (*T, error) {
 	cache, err := in.cache(time.Unix(p.SourceDate, 0))
 	if err != nil {
 		return nil, err
@@ -105,7 +110,7 @@ func withBuilder[T any](cmd *cobra.Command, in *inputs, root, output string, mak
 	if _, err := cache.Packages(cmd.Context(), p.Packages); err != nil {
 		return nil, err
 	}
-	r, err := make(&artifact.Builder{Source: root, Store: store, Packages: cache, Progress: reporter}, p)
+	r, err := make(&artifact.Builder{Source: root, Store: store, Packages: cache, Progress: reporter})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,13 +40,22 @@ func bundleCreateCommand() *cobra.Command {
 		Use:   "create [PROFILE]",
 		Short: "Make the signed bundle of a profile for a board",
 		Long: `Create builds what skerry build builds, and writes the bytes of a slot as one signed file, skerry-BOARD-VERSION.skb. The same
-inputs and the same key give the same bytes. docs/bundle-format.md describes the format.`,
-		Example: `  skerry bundle create --key fleet
-  skerry bundle create --key ./ci.key --floor 3 --file /srv/updates/edge.skb`,
+inputs and the same key give the same bytes. docs/bundle-format.md describes the format.
+
+The bundle is signed with --key, else with the secret key whose text is in $` + "` + signingKeyVariable + `" + `, else with the development key if that is
+what the image trusts. The image that it carries trusts the keys that skerry build would put into it; --trust names others.`,
+		Example: `  skerry bundle create --key fleet --trust ~/.config/skerry/keys/fleet.pub
+  skerry bundle create --key ./ci.key --floor 3 --file /srv/updates/edge.skb
+  skerry bundle create --key old --trust new.pub --add-key new.pub --retire-key 0123456789ABCDEF`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				in.profile = args[0]
+			}
+			// Before all else: a wrong passphrase is known at once.
+			s, err := signer(key, passphrase)
+			if err != nil {
+				return err
 			}
 			root, err := repository()
 			if err != nil {
@@ -54,9 +64,18 @@ inputs and the same key give the same bytes. docs/bundle-format.md describes the
 			if !cmd.Flags().Changed("output") {
 				output = filepath.Join(root, "out")
 			}
-			// Before the long build: a wrong passphrase is known at once.
-			if o.Sign, err = signer(key, passphrase); err != nil {
+			p, err := in.resolveToBuild(cmd, root)
+			if err != nil {
 				return err
+			}
+			if s == nil {
+				if s, err = developmentSigner(p); err != nil {
+					return err
+				}
+			}
+			o.Sign = s.Sign
+			if !slices.ContainsFunc(p.Keys, func(k plan.TrustedKey) bool { return k.ID == s.ID }) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "skerry: note: the bundle is signed with key %s, which the image in it does not list: devices accept it only if they trust that key already\n", s.ID)
 			}
 			for _, file := range addKeys {
 				k, err := readPublicKey(file)
@@ -65,7 +84,7 @@ inputs and the same key give the same bytes. docs/bundle-format.md describes the
 				}
 				o.Keys.Add = append(o.Keys.Add, k.String())
 			}
-			r, err := withBuilder(cmd, &in, root, output, func(b *artifact.Builder, p *plan.Plan) (*image.BundleResult, error) {
+			r, err := withBuilder(cmd, &in, p, root, output, func(b *artifact.Builder) (*image.BundleResult, error) {
 				return image.Bundle(cmd.Context(), b, p, output, o)
 			})
 			if err != nil {
@@ -79,21 +98,33 @@ inputs and the same key give the same bytes. docs/bundle-format.md describes the
 		},
 	}
 	in.register(c)
+	in.registerKeys(c, "trust")
 	f := c.Flags()
 	f.StringVarP(&output, "output", "o", "", "folder of the outputs (default: out in the repository)")
 	f.StringVar(&o.File, "file", "", "where to write the bundle (default: in the output folder)")
-	f.StringVarP(&key, "key", "k", "", "signing key: a name of skerry keys, or a file")
+	f.StringVarP(&key, "key", "k", "", "signing key: a name of skerry keys, or a file (default: $"+signingKeyVariable+", then the development key)")
 	f.StringVar(&passphrase, "passphrase-file", "", "file whose first line is the key's passphrase (default: $"+passphraseVariable+", then the terminal)")
 	f.Uint64Var(&o.Floor, "floor", 0, "security floor: devices that have committed it refuse bundles with a lower one")
 	f.StringArrayVar(&addKeys, "add-key", nil, "public key file that devices trust from this bundle on (repeatable)")
 	f.StringArrayVar(&o.Keys.Retire, "retire-key", nil, "identifier of a key that devices never trust again (repeatable)")
 	f.BoolVar(&asJSON, "json", false, "print the result as JSON")
-	_ = c.MarkFlagRequired("key")
 	return c
 }
 
-// signer opens a signing key by its name in the user's store, or by its file.
-func signer(key, passphraseFile string) (keys.Signer, error) {
+// signingKeyVariable holds the text of a secret key, where there is no folder of keys.
+const signingKeyVariable = "SKERRY_SIGNING_KEY"
+
+// signer opens a signing key by its name in the user's store or by its file, or if none is named the key in the environment.
+// It returns nil if there is neither.
+func signer(key, passphraseFile string) (*keys.Signer, error) {
+	passphrase := func() (string, error) { return askPassphrase(passphraseFile, false) }
+	if key == "" {
+		text := os.Getenv(signingKeyVariable)
+		if text == "" {
+			return nil, nil
+		}
+		return keys.Parse("in $"+signingKeyVariable, []byte(text), passphrase)
+	}
 	file := key
 	if filepath.Base(key) == key && filepath.Ext(key) == "" {
 		store, err := keys.Default()
@@ -109,7 +140,15 @@ func signer(key, passphraseFile string) (keys.Signer, error) {
 		}
 		file = k.Secret
 	}
-	return keys.Open(file, func() (string, error) { return askPassphrase(passphraseFile, false) })
+	return keys.Open(file, passphrase)
+}
+
+// developmentSigner is the development key, for an image that trusts it.
+func developmentSigner(p *plan.Plan) (*keys.Signer, error) {
+	if !slices.ContainsFunc(p.Keys, func(k plan.TrustedKey) bool { return k.Development }) {
+		return nil, fmt.Errorf("cannot sign the bundle: no key is named; nothing was built; give --key NAME, a name that `skerry keys list` shows, or set %s", signingKeyVariable)
+	}
+	return signer(keys.Development, "")
 }
 
 func readPublicKey(file string) (bundle.PublicKey, error) {
@@ -215,7 +254,7 @@ func bundleVerifyCommand() *cobra.Command {
 		Use:   "verify FILE --key FILE.pub",
 		Short: "Check a bundle as a device would, to its last byte",
 		Long: `Verify checks the signature of a bundle with public keys, then the sum of every chunk and artefact, by the same code that
-devices use.`,
+devices use. It writes nothing but the result.`,
 		Example: `  skerry bundle verify out/skerry-x86-64-0.1.0.skb --key ~/.config/skerry/keys/fleet.pub`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

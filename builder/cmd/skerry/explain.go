@@ -73,6 +73,7 @@ where it runs, and what happens if it fails.`,
 		},
 	}
 	in.register(c)
+	in.registerKeys(c, "key")
 	c.Flags().BoolVar(&bootSteps, "boot", false, "print the steps of a boot")
 	return c
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/skerryos/skerry/builder/fetch"
 	"github.com/skerryos/skerry/builder/kernelconfig"
+	"github.com/skerryos/skerry/builder/keys"
 	"github.com/skerryos/skerry/builder/plan"
 	"github.com/skerryos/skerry/builder/profile"
 )
@@ -28,6 +29,9 @@ type inputs struct {
 	board    string
 	userData string
 	mirror   string
+	// keys are files with the public keys that the image is to trust, instead of those that the profile names.
+	keys     []string
+	keysFlag string
 }
 
 // register adds the flags that choose what to plan, and the mirror.
@@ -49,6 +53,12 @@ func (in *inputs) register(c *cobra.Command) {
 	// Registering fails only for a flag that does not exist; the test of the command line runs through here.
 	_ = c.RegisterFlagCompletionFunc("profile", complete("profiles"))
 	_ = c.RegisterFlagCompletionFunc("board", complete("boards"))
+}
+
+// registerKeys adds the flag for the keys that the image is to trust, under that name.
+func (in *inputs) registerKeys(c *cobra.Command, name string) {
+	in.keysFlag = name
+	c.Flags().StringArrayVar(&in.keys, name, nil, "public key file whose bundles devices are to trust (repeatable; default: the profile's keys, then a development key)")
 }
 
 func (in *inputs) registerMirror(c *cobra.Command) {
@@ -75,7 +85,70 @@ func (in *inputs) resolve(root string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Resolve(plan.Input{Profile: p, Board: b, Lock: lock, Module: modulePath, Fragments: fragments, UserData: userData})
+	trusted, err := in.trusted(root, p)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Resolve(plan.Input{Profile: p, Board: b, Lock: lock, Module: modulePath, Fragments: fragments, UserData: userData, Keys: trusted})
+}
+
+// trusted are the keys that the image is to trust: those of the command line, else those of the profile, else the user's
+// development key if there is one.
+func (in *inputs) trusted(root string, p *profile.Profile) ([]plan.TrustedKey, error) {
+	files := in.keys
+	if len(files) == 0 {
+		for _, name := range p.Update.Keys {
+			files = append(files, short(filepath.Join(root, filepath.FromSlash(name))))
+		}
+	}
+	store, err := keys.Default()
+	if err != nil && len(files) == 0 {
+		return nil, fmt.Errorf("%w; give the key that devices are to trust with --key", err)
+	}
+	if len(files) > 0 {
+		return store.Trusted(files)
+	}
+	if p.Release {
+		return nil, nil
+	}
+	k, err := store.Get(keys.Development)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []plan.TrustedKey{k.Trusted()}, nil
+}
+
+// resolveToBuild is resolve for a command that goes on to build: there is always a key that devices trust, the development
+// key if no other is named, and a warning if that is one of them.
+func (in *inputs) resolveToBuild(cmd *cobra.Command, root string) (*plan.Plan, error) {
+	p, err := in.resolve(root)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Keys) == 0 && !p.Release {
+		store, err := keys.Default()
+		if err != nil {
+			return nil, err
+		}
+		k, err := store.New(keys.Development, "")
+		if err != nil {
+			return nil, err
+		}
+		p.Keys = []plan.TrustedKey{k.Trusted()}
+	}
+	if err := p.CheckKeys(); err != nil {
+		return nil, err
+	}
+	for _, k := range p.Keys {
+		if k.Development {
+			fmt.Fprintf(cmd.ErrOrStderr(), "skerry: warning: devices with this image trust development key %s, which is not protected: whoever can read %s.key in the folder of keys can upgrade them. "+
+				"For devices in the field make a key with `skerry keys new NAME` and give its .pub with --%s.\n", k.ID, keys.Development, in.keysFlag)
+		}
+	}
+	return p, nil
 }
 
 // read finds and reads profile and board.

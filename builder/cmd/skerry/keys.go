@@ -21,17 +21,42 @@ const passphraseVariable = "SKERRY_KEY_PASSPHRASE"
 func keysCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keys",
-		Short: "Make and list the keys that bundles are signed with",
+		Short: "Make, list and rotate the keys that bundles are signed with",
 		Long: `Keys are pairs of files in the user's configuration folder (skerry/keys): NAME.key is secret, NAME.pub goes into images.
 They are in the format of the minisign tool, which can check a bundle's signature without us.`,
 	}
-	c.AddCommand(keysNewCommand(), keysListCommand())
+	c.AddCommand(keysNewCommand(), keysListCommand(), keysRotateCommand())
 	return c
 }
 
+// newKey are the flags of commands that make a key.
+type newKey struct {
+	plain  bool
+	file   string
+	asJSON bool
+}
+
+func (n *newKey) register(c *cobra.Command) {
+	c.Flags().BoolVar(&n.plain, "no-passphrase", false, "do not encrypt the secret half")
+	c.Flags().StringVar(&n.file, "passphrase-file", "", "file whose first line is the passphrase")
+	c.Flags().BoolVar(&n.asJSON, "json", false, "print the key as JSON")
+	c.MarkFlagsMutuallyExclusive("no-passphrase", "passphrase-file")
+}
+
+// make makes the key in the store.
+func (n *newKey) make(store keys.Store, name string) (keys.Key, error) {
+	passphrase := ""
+	if !n.plain {
+		var err error
+		if passphrase, err = askPassphrase(n.file, true); err != nil {
+			return keys.Key{}, err
+		}
+	}
+	return store.New(name, passphrase)
+}
+
 func keysNewCommand() *cobra.Command {
-	var plain bool
-	var file string
+	var n newKey
 	c := &cobra.Command{
 		Use:   "new NAME",
 		Short: "Make a signing key",
@@ -45,23 +70,64 @@ $` + passphraseVariable + ` or a file. A key is never replaced.`,
 			if err != nil {
 				return err
 			}
-			var passphrase string
-			if !plain {
-				if passphrase, err = askPassphrase(file, true); err != nil {
-					return err
-				}
-			}
-			k, err := store.New(args[0], passphrase)
+			k, err := n.make(store, args[0])
 			if err != nil {
 				return err
+			}
+			if n.asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(k)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "key %s (%s)\n  secret %s\n  public %s\n", k.Name, k.ID, k.Secret, k.Public)
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&plain, "no-passphrase", false, "do not encrypt the secret half")
-	c.Flags().StringVar(&file, "passphrase-file", "", "file whose first line is the passphrase")
-	c.MarkFlagsMutuallyExclusive("no-passphrase", "passphrase-file")
+	n.register(c)
+	return c
+}
+
+// keysRotateCommand makes the key that follows another. Devices learn of it by a bundle, so nothing changes for them yet.
+func keysRotateCommand() *cobra.Command {
+	var n newKey
+	c := &cobra.Command{
+		Use:   "rotate OLD NEW",
+		Short: "Make the key that is to replace another, and say how devices learn of it",
+		Long: `Rotate makes the key NEW and prints the command for a bundle that OLD signs, and that makes devices trust NEW and never OLD
+again. Devices change over when they commit to that bundle: until all have, keep OLD.`,
+		Example: `  skerry keys rotate fleet fleet-2027`,
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := keys.Default()
+			if err != nil {
+				return err
+			}
+			old, err := store.Get(args[0])
+			if err != nil {
+				return err
+			}
+			if old.Secret == "" {
+				return fmt.Errorf("cannot rotate key %s: its secret half is not in %s, and nothing else can sign the bundle that tells devices; no key was made", old.Name, store.Dir)
+			}
+			k, err := n.make(store, args[1])
+			if err != nil {
+				return err
+			}
+			file := store.PublicFile(k.Name)
+			command := fmt.Sprintf("skerry bundle create --key %s --trust %s --add-key %s --retire-key %s", old.Name, file, file, old.ID)
+			if n.asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
+					Old     keys.Key `json:"old"`
+					New     keys.Key `json:"new"`
+					Command string   `json:"command"`
+				}{old, k, command})
+			}
+			w := cmd.OutOrStdout()
+			fmt.Fprintf(w, "key %s (%s) is to replace %s (%s)\n", k.Name, k.ID, old.Name, old.ID)
+			fmt.Fprintf(w, "Upgrade all devices to a bundle that makes the change:\n  %s\n", command)
+			fmt.Fprintf(w, "From then on sign with %s. Keep %s until every device has committed to that bundle.\n", k.Name, old.Name)
+			return nil
+		},
+	}
+	n.register(c)
 	return c
 }
 
@@ -70,7 +136,9 @@ func keysListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the signing keys",
-		Args:  cobra.NoArgs,
+		Example: `  skerry keys list
+  skerry keys list --json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := keys.Default()
 			if err != nil {

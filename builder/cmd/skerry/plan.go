@@ -44,6 +44,7 @@ every machine; its digest is in the image as BUILD_ID.`,
 		},
 	}
 	in.register(c)
+	in.registerKeys(c, "key")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -63,6 +64,12 @@ func printPlan(w io.Writer, p *plan.Plan) error {
 	fmt.Fprintf(t, "boot loader\t%s\n", p.BootLoader)
 	fmt.Fprintf(t, "kernel\t%s\n", p.Kernel.Release)
 	fmt.Fprintf(t, "command line\t%s\n", strings.Join(p.CommandLine, " "))
+	for _, k := range p.Keys {
+		fmt.Fprintf(t, "trusted key\t%s\n", describeKey(k))
+	}
+	if len(p.Keys) == 0 {
+		fmt.Fprintln(t, "trusted key\tnone is named")
+	}
 	fmt.Fprintln(t, "\nPACKAGE\tVERSION\tWHY")
 	for _, x := range p.Packages {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", x.Name, x.Version, x.Reason)
@@ -90,6 +97,13 @@ func printPlan(w io.Writer, p *plan.Plan) error {
 		}
 	}
 	return t.Flush()
+}
+
+func describeKey(k plan.TrustedKey) string {
+	if k.Development {
+		return k.ID + " (development)"
+	}
+	return k.ID
 }
 
 func orDash(s string) string {

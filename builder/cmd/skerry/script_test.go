@@ -15,7 +15,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/skerryos/skerry/builder/fetch/fetchtest"
+	"github.com/skerryos/skerry/builder/keys"
 	"github.com/skerryos/skerry/builder/profile"
+	"github.com/skerryos/skerry/initd/bundle"
 )
 
 func TestMain(m *testing.M) {
@@ -27,6 +29,7 @@ func TestMain(m *testing.M) {
 //	mirror DIR                  serve a folder over HTTP; SKERRY_MIRROR names it
 //	mirror down                 name a mirror in SKERRY_MIRROR that refuses connections
 //	deb NAME VERSION DIR        put a package with the content of DIR into mirror/pool, and into skerry.lock
+//	skb FILE KEY                write a small bundle, signed with a key of the user's store
 //
 // No script reaches the network or the user's cache.
 func TestScript(t *testing.T) {
@@ -36,12 +39,13 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, ".config"))
 			e.Setenv("CI", "")
 			// Even a script that forgets to name a mirror must not ask a real one.
 			e.Setenv("SKERRY_MIRROR", "http://127.0.0.1:1/debian")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"mirror": mirrorCmd, "deb": debCmd},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"mirror": mirrorCmd, "deb": debCmd, "skb": skbCmd},
 	})
 }
 
@@ -56,6 +60,21 @@ func mirrorCmd(ts *testscript.TestScript, neg bool, args []string) {
 		s.Close()
 	}
 	ts.Setenv("SKERRY_MIRROR", s.URL)
+}
+
+func skbCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: skb FILE KEY")
+	}
+	s, err := keys.Open(filepath.Join(ts.Getenv("XDG_CONFIG_HOME"), "skerry", "keys", args[1]+".key"), nil)
+	ts.Check(err)
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	m := bundle.Manifest{Board: "x86-64", Architecture: "amd64", Version: "1.2.3"}
+	sources := []bundle.Source{{Name: bundle.RootArtefact, Size: 4, Content: strings.NewReader("root")}}
+	_, err = bundle.Create(f, m, sources, func(manifest []byte) ([]byte, error) { return s.Sign(manifest, "test") })
+	ts.Check(err)
+	ts.Check(f.Close())
 }
 
 func debCmd(ts *testscript.TestScript, neg bool, args []string) {

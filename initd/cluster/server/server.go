@@ -164,17 +164,16 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 	}
 	close(s.permitted)
 	go func() {
-		if waitControllers(ctx, k) == nil {
-			s.ready.Done()
-		}
-	}()
-	go func() {
 		s.ready.Wait() // the node, too, in either order
 		s.Notify.Ready()
 	}()
 	go controlplane.EnsureRules(ctx, c)
 	go approveServingCertificates(ctx, k)
-	// Not earlier: until the node can run them they would only take the processor from what it is waiting for.
+	if err := waitControllers(ctx, k); err != nil {
+		return err
+	}
+	s.ready.Done()
+	// Not earlier: until controllers can make their pods they would only take the processor from what those wait for.
 	parts.start(2, "add-ons", func(ctx context.Context) error { return addons.Run(ctx, s.addons(c)) })
 	<-ctx.Done()
 	return nil
