@@ -275,3 +275,38 @@ func TestExplain(t *testing.T) {
 		}
 	}
 }
+
+func TestTrustedKeys(t *testing.T) {
+	in := example()
+	a, b := TrustedKey{ID: "0A", Line: "RWa"}, TrustedKey{ID: "0B", Line: "RWb", Development: true}
+	in.Keys = []TrustedKey{b, a, b}
+	p, err := Resolve(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(p.Keys, []TrustedKey{a, b}) {
+		t.Errorf("keys are %v", p.Keys)
+	}
+	for _, c := range []struct {
+		name    string
+		release bool
+		keys    []TrustedKey
+		want    string
+	}{
+		{"not for the field, no key", false, nil, ""},
+		{"not for the field, development key", false, []TrustedKey{b}, ""},
+		{"release", true, []TrustedKey{a}, ""},
+		{"release without a key", true, nil, "no key is given"},
+		{"release with a development key", true, []TrustedKey{b}, "key 0B is a development key"},
+		{"release with a development key among others", true, []TrustedKey{a, b}, "key 0B is a development key"},
+	} {
+		in.Profile.Release, in.Keys = c.release, c.keys
+		p, err := Resolve(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.CheckKeys(); (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
