@@ -5,8 +5,11 @@
 // skerry.lock. It needs no other program than the Go toolchain, and no privileges. Fetched packages are kept in the
 // user's cache folder ($XDG_CACHE_HOME/skerry).
 //
-// Environment: SKERRY_MIRROR names a mirror of the Debian archive, XDG_CACHE_HOME moves the cache, NO_COLOR and CI turn
-// off progress bars.
+// Signing keys are kept in the user's configuration folder ($XDG_CONFIG_HOME/skerry/keys).
+//
+// Environment: SKERRY_MIRROR names a mirror of the Debian archive, SKERRY_SIGNING_KEY is the text of the secret key that bundles are
+// signed with, SKERRY_KEY_PASSPHRASE the passphrase of a signing key, XDG_CACHE_HOME moves the cache, XDG_CONFIG_HOME the keys, NO_COLOR and
+// CI turn off progress bars.
 package main
 
 import (
