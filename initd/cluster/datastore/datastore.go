@@ -76,7 +76,7 @@ func Start(c Config) (*Store, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{cancel: cancel, failed: make(chan error, 1)}
-	backend, err := open(ctx, &s.wg, name, c.Sync.pragma())
+	backend, err := open(ctx, &s.wg, name, "WAL", c.Sync.pragma())
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("cannot open the datastore in %s: %w", c.Dir, err)
@@ -142,7 +142,7 @@ func create(c Config, name string) error {
 		return err
 	}
 	partial := name + ".new"
-	for _, suffix := range []string{"", "-wal", "-shm"} { // of an attempt that was cut short
+	for _, suffix := range []string{"", "-journal", "-wal", "-shm"} { // of an attempt that was cut short
 		if err := os.Remove(partial + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -150,7 +150,8 @@ func create(c Config, name string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var wg sync.WaitGroup
-	backend, err := open(ctx, &wg, partial, "OFF")
+	// Without a log of its own: a connection that is still in use when kine closes the database would leave it behind.
+	backend, err := open(ctx, &wg, partial, "MEMORY", "OFF")
 	if err != nil {
 		return err
 	}
@@ -160,10 +161,7 @@ func create(c Config, name string) error {
 		}
 	}
 	cancel()
-	wg.Wait() // the database is closed, its log is folded into it
-	if _, err := os.Stat(partial + "-wal"); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s still has a log: %v", partial, err)
-	}
+	wg.Wait()
 	if err := syncFile(partial); err != nil {
 		return err
 	}
@@ -183,9 +181,9 @@ func syncFile(name string) error {
 
 // open opens a database of kine's and makes it when missing; it is closed when ctx has ended and wg has come down.
 // The startup VACUUM is off: it rewrites the whole file at every start.
-func open(ctx context.Context, wg *sync.WaitGroup, name, synchronous string) (server.Backend, error) {
+func open(ctx context.Context, wg *sync.WaitGroup, name, journal, synchronous string) (server.Backend, error) {
 	_, backend, err := drivers.New(ctx, wg, &drivers.Config{
-		Endpoint: "sqlite://" + name + "?_journal_mode=WAL&_busy_timeout=30000&_txlock=immediate&_synchronous=" + synchronous +
+		Endpoint: "sqlite://" + name + "?_journal_mode=" + journal + "&_busy_timeout=30000&_txlock=immediate&_synchronous=" + synchronous +
 			"&_kine_disable_startup_vacuum=1",
 		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 5, MaxIdleTime: 2 * time.Minute},
 		CompactInterval:       5 * time.Minute,

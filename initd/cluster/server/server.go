@@ -167,13 +167,13 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 		s.ready.Wait() // the node, too, in either order
 		s.Notify.Ready()
 	}()
-	go controlplane.EnsureRules(ctx, c)
 	go approveServingCertificates(ctx, k)
 	if err := waitControllers(ctx, k); err != nil {
 		return err
 	}
 	s.ready.Done()
-	// Not earlier: until controllers can make their pods they would only take the processor from what those wait for.
+	// Not earlier: until pods can be made, both would only take the processor from what makes them.
+	go controlplane.EnsureRules(ctx, c)
 	parts.start(2, "add-ons", func(ctx context.Context) error { return addons.Run(ctx, s.addons(c)) })
 	<-ctx.Done()
 	return nil
