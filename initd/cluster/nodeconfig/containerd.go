@@ -42,6 +42,13 @@ root = %q
 state = %q
 disabled_plugins = %s
 
+# How long shims may take to answer a containerd that was started again. One that is taken for dead loses its pod, and on a small
+# machine with much to do the default of a few seconds does not suffice.
+[timeouts]
+"io.containerd.timeout.shim.load" = "60s"
+"io.containerd.timeout.shim.cleanup" = "60s"
+"io.containerd.timeout.task.state" = "60s"
+
 [plugins."io.containerd.server.v1.grpc"]
 address = %q
 [plugins."io.containerd.server.v1.ttrpc"]
