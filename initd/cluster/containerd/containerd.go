@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,11 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/skerryos/skerry/initd/cluster/durable"
 	"github.com/skerryos/skerry/initd/cluster/nodeconfig"
@@ -154,19 +158,27 @@ func Run(ctx context.Context, dataDir, pauseImage string) error {
 	return fmt.Errorf("containerd: %w", err)
 }
 
-// Wait returns when containerd takes connections on the socket of endpoint (unix:///path).
+// Wait returns when containerd answers at endpoint (unix:///path) as a container runtime. After a power cut it takes connections
+// long before: it looks after its containers first, and kubelet would not wait for that.
 func Wait(ctx context.Context, endpoint string) error {
-	path := strings.TrimPrefix(endpoint, "unix://")
-	tick := time.NewTicker(50 * time.Millisecond)
+	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// No connection is tried again as fast as containerd starts.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1, MaxDelay: 50 * time.Millisecond}, MinConnectTimeout: time.Second}))
+	if err != nil {
+		return fmt.Errorf("cannot ask containerd at %s: %w", endpoint, err)
+	}
+	defer conn.Close()
+	service := cri.NewRuntimeServiceClient(conn)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	told := time.Now()
 	for {
-		c, err := net.Dial("unix", path)
+		_, err := service.Version(ctx, &cri.VersionRequest{})
 		if err == nil {
-			return c.Close()
+			return nil
 		}
 		if time.Since(told) > 10*time.Second {
-			slog.Warn("waiting for containerd", "socket", path, "reason", err)
+			slog.Warn("waiting for containerd", "endpoint", endpoint, "reason", err)
 			told = time.Now()
 		}
 		select {
