@@ -24,9 +24,9 @@ import (
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 )
 
-// runAPIServer is apiserver.Run, but for two things. The rules of the cluster are there before and are checked later, see seed.go.
-// And the OpenAPI documents of the built-in APIs are built when somebody asks for them: most devices are never asked; the documents would cost a fifth of the processor time of the start, and 50 MB for as long
-// as the server runs.
+// runAPIServer is apiserver.Run, but for two things. The rules of the cluster are there before and are checked later, see
+// seed.go. And the OpenAPI documents of the built-in APIs are built when somebody asks for them: most devices are never
+// asked; the documents would cost a fifth of the processor time of the start, and 50 MB for as long as the server runs.
 func runAPIServer(ctx context.Context, opts apiserveroptions.CompletedOptions, flags []string) error {
 	if opts.InformerName == nil {
 		name, err := cache.NewInformerName("kube-apiserver")
