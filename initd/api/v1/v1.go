@@ -1,10 +1,12 @@
 // Package v1 is the vocabulary of the device API: the JSON that a device answers with, and the two files that process 1
-// writes for it. It has no code and imports nothing, so that process 1 stays small and the command line builds on
+// writes for it. It has no code and imports next to nothing, so that process 1 stays small and the command line builds on
 // every system.
 //
 // A field is never renamed and never changes its meaning or unit within v1: devices in the field are older or newer than
 // the program that asks them. Readers ignore fields that they do not know.
 package v1
+
+import "time"
 
 // Where process 1 writes what the API answers from, and where the API finds the rest. Both JSON files are replaced as a
 // whole, by rename.
@@ -15,6 +17,27 @@ const (
 	KubeconfigPath = "/etc/skerry/kubeconfig"
 	SocketPath     = "/run/skerry/api.sock"
 )
+
+// Port is where devices serve the API: HTTPS by TCP, for clients with a certificate.
+const Port = 7443
+
+// Where the device keeps what it proves itself with, and where its image says whose certificates it accepts: PEM, one
+// certificate authority after the other. Without authorities a device does not listen on the network.
+const (
+	ServerKeyPath  = "/var/lib/skerry/machine/api.key"
+	ServerCertPath = "/var/lib/skerry/machine/api.crt"
+	ClientsPath    = "/usr/lib/skerry/api/clients.pem"
+)
+
+// Roles stand in the organization (O) of a client's certificate. A reader may ask, an admin may also change, and read secrets.
+const (
+	RoleAdmin  = "skerry:admin"
+	RoleReader = "skerry:reader"
+)
+
+// MDNSService is how devices are found in a network (RFC 6763). The TXT records of an instance are id=MACHINE-ID,
+// version=V, board=B, slot=S and phase=P.
+const MDNSService = "_skerry._tcp"
 
 // HostPort is the name of the virtio-serial port over which a virtual machine's host speaks the device API.
 const HostPort = "org.skerry.host.0"
@@ -54,6 +77,115 @@ type State struct {
 	Tries int `json:"tries"`
 	// TimeSynced says that the clock was set by a time server since the boot.
 	TimeSynced bool `json:"timeSynced"`
+	// Trial: the running slot was written by an upgrade and must become healthy before Deadline, or it is given up.
+	Trial    bool      `json:"trial,omitempty"`
+	Deadline time.Time `json:"deadline,omitzero"`
+	// Checks are the health checks of this boot: the built-in ones and the operator's.
+	Checks []Check `json:"checks,omitempty"`
+	// Booted is when the kernel started, as the clock says now.
+	Booted time.Time `json:"booted,omitzero"`
+
+	// What follows is known by the device API and not by process 1.
+
+	// MachineID is as in machine-id(5); it stays the same until a reset of everything.
+	MachineID string `json:"machineID,omitempty"`
+	// Slots are both slots, a first.
+	Slots []Slot `json:"slots,omitempty"`
+	// Update is the upgrade under way, or the last one.
+	Update *Update `json:"update,omitempty"`
+}
+
+// A Check is a health check and its last result.
+type Check struct {
+	Name string `json:"name"`
+	// Passed is the last result; Reason says why it is not passed, or what was seen.
+	Passed bool   `json:"passed"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// A Slot is what the boot loader thinks of it.
+type Slot struct {
+	Name    string `json:"name"`              // "a" or "b"
+	Version string `json:"version,omitempty"` // as far as it is known
+	Running bool   `json:"running"`
+	// Present: it has something to boot. Good: it is booted without counting.
+	Present bool `json:"present"`
+	Good    bool `json:"good"`
+	// Tries are left for a slot that is not good.
+	Tries int `json:"tries,omitempty"`
+}
+
+// Update is what the device remembers of the last upgrade; docs/upgrades.md has the states.
+type Update struct {
+	// State is one of "idle", "verified", "writing", "written", "trying", "committed" and "rolled back".
+	State string `json:"state"`
+	// Activity is what the device is doing about it at this moment, in words; empty when that is nothing.
+	Activity string `json:"activity,omitempty"`
+	// Version is the new one, From the one before, Target the slot of the new one.
+	Version string `json:"version,omitempty"`
+	From    string `json:"from,omitempty"`
+	Target  string `json:"target,omitempty"`
+	// Bundle is the SHA-256 of the header of the bundle, in hexadecimal. A transfer of this bundle may go on from Chunk, of so many Chunks.
+	Bundle string `json:"bundle,omitempty"`
+	Chunk  int    `json:"chunk,omitempty"`
+	Chunks int    `json:"chunks,omitempty"`
+	// Attempts is how often the new slot was started before it was good.
+	Attempts int `json:"attempts,omitempty"`
+	// Reason says why it went no further, or back.
+	Reason  string    `json:"reason,omitempty"`
+	Started time.Time `json:"started,omitzero"`
+	Changed time.Time `json:"changed,omitzero"`
+	// Floor is the security floor: bundles below it are refused.
+	Floor uint64 `json:"floor"`
+	// Failed are versions that were rolled back, and are tried again only when forced.
+	Failed []FailedVersion `json:"failed,omitempty"`
+}
+
+// A FailedVersion was rolled back.
+type FailedVersion struct {
+	Version string    `json:"version"`
+	Reason  string    `json:"reason"`
+	Time    time.Time `json:"time"`
+}
+
+// The parameters of POST /v1/upgrade. Its body is a bundle: the header, and then the chunks from ChunkHeader on. The
+// answer is an Update: with state "written" when ParamTry is false; else the device goes on by itself (drains the node, restarts)
+// and the answer is 202.
+const (
+	// ParamForce=true overrides refusals that are for the operator to decide, those with Error.Forceable.
+	ParamForce = "force"
+	// ParamTry=false leaves the slot written and does not restart; POST /v1/try does that later.
+	ParamTry = "try"
+	// ChunkHeader is a request header: the number of the first chunk in the body; 0 when it is missing.
+	ChunkHeader = "Skerry-Chunk"
+	// ParamReason is the reason of POST /v1/rollback, ParamScope that of POST /v1/reset.
+	ParamReason = "reason"
+	ParamScope  = "scope"
+)
+
+// The scopes of POST /v1/reset.
+const (
+	// ResetData: cluster, pods, images and volumes are deleted. Identity, configuration and system stay.
+	ResetData = "data"
+	// ResetEverything: the data partition is made anew and the configuration on the boot partition is deleted: the
+	// device is as it was flashed, but with the version that runs.
+	ResetEverything = "everything"
+)
+
+// Snapshots is the answer to GET /v1/snapshots, newest first.
+type Snapshots struct {
+	Snapshots []Snapshot `json:"snapshots"`
+}
+
+// A Snapshot is a copy of the cluster's datastore, and the answer to POST /v1/snapshots.
+type Snapshot struct {
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+	Bytes   int64     `json:"bytes"`
+	// Version is that of the system that the datastore belonged to.
+	Version string `json:"version,omitempty"`
+	// Reason says why it was taken: "upgrade" or "asked".
+	Reason string `json:"reason"`
 }
 
 // A Service is one supervised process.
@@ -116,9 +248,9 @@ type BlockDevice struct {
 	WrittenBytes uint64 `json:"writtenBytes"`
 }
 
-// Accepted is the answer to POST /v1/reboot and /v1/poweroff: process 1 was told and stops the services now.
+// Accepted is the answer to what takes effect by a restart or by switching off: process 1 was told and stops the services now.
 type Accepted struct {
-	Action string `json:"action"` // "reboot" or "poweroff"
+	Action string `json:"action"` // "reboot", "poweroff", "rollback", "reset", "restore", "try"
 }
 
 // Error is the body of every answer with a status of 400 or more.
@@ -126,4 +258,8 @@ type Error struct {
 	Message string `json:"error"`
 	// Hint is what to do next.
 	Hint string `json:"hint,omitempty"`
+	// Forceable: it is done with ParamForce.
+	Forceable bool `json:"forceable,omitempty"`
+	// Update is set when an upgrade was refused because of another one, or must go on from another chunk (status 409).
+	Update *Update `json:"update,omitempty"`
 }
