@@ -8,10 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// checks holds the rule for each text of Config by its path; an item of a list has the path of the list and "[]". Every
-// text has a row: a test holds the table against the type. Labels have a rule of their own (checkLabel).
+// checks holds the rule for each text of Config by its path, numbers and durations among them; an item of a list has the path
+// of the list and "[]". Every text has a row: a test holds the table against the type. Labels have a rule of their own (checkLabel).
 var checks = map[string]func(value string) error{
 	"hostname":             checkHostname,
 	"ntp.servers[]":        checkHost,
@@ -22,6 +23,27 @@ var checks = map[string]func(value string) error{
 	"skerry.tls-san[]":     checkHost,
 	"skerry.disable[]":     oneOf("system workload", Addons...),
 	"skerry.node-taints[]": checkTaint,
+
+	"skerry.health.deadline":                      duration(time.Minute, time.Hour),
+	"skerry.health.checks[].name":                 checkCheckName,
+	"skerry.health.checks[].http.url":             checkURL,
+	"skerry.health.checks[].http.status":          checkStatus,
+	"skerry.health.checks[].http.contains":        checkContains,
+	"skerry.health.checks[].http.ca":              checkCA,
+	"skerry.health.checks[].tcp":                  checkHostPort,
+	"skerry.health.checks[].kubernetes.resource":  checkResource,
+	"skerry.health.checks[].kubernetes.namespace": checkNamespace,
+	"skerry.health.checks[].kubernetes.name":      checkObjectName,
+	"skerry.health.checks[].kubernetes.condition": checkCondition,
+	"skerry.health.checks[].job.namespace":        checkNamespace,
+	"skerry.health.checks[].job.name":             checkObjectName,
+
+	"skerry.update.url":          checkBundleURL,
+	"skerry.update.interval":     duration(5*time.Minute, 365*24*time.Hour),
+	"skerry.update.window.start": checkTimeOfDay,
+	"skerry.update.window.end":   checkTimeOfDay,
+	"skerry.update.window.zone":  checkZone,
+	"skerry.update.rate":         checkRate,
 }
 
 func oneOf(what string, allowed ...string) func(string) error {
@@ -132,5 +154,6 @@ func (c *Config) Check() error {
 			add("skerry.server", `"server" has a meaning on an agent only; set role: agent to join it`)
 		}
 	}
+	c.checkUpgrade(add)
 	return problems.err()
 }

@@ -6,7 +6,7 @@
 // then the device still boots, with network and device API, but does not join or start a cluster: half a configuration
 // could make a server of a node that was meant to be an agent.
 //
-// A key is added in three places: a field with a yaml tag here, a row in the table of checks (checks.go), and, if it
+// A key is added in three places: a field with a yaml tag here or in upgrade.go, a row in the table of checks (checks.go), and, if it
 // matters to the Kubernetes runtime, a line in Node (node.go). The package does no device I/O beyond reading the named
 // files and builds on every system, because the builder validates the same files on a workstation.
 package config
@@ -68,6 +68,8 @@ type Skerry struct {
 	NodeLabels Labels `yaml:"node-labels" jsonschema:"description=Labels of the node as keys with values or as a list of key=value"`
 	// NodeTaints are given to the node when it registers, each key[=value]:effect.
 	NodeTaints []string `yaml:"node-taints" jsonschema:"description=Taints of the node: key=value:effect"`
+	Health     Health   `yaml:"health" jsonschema:"description=What makes a new version good enough to be kept"`
+	Update     Update   `yaml:"update" jsonschema:"description=Where upgrades come from by themselves"`
 }
 
 // Addons are the system workloads that disable can name.
@@ -88,11 +90,17 @@ func (l Labels) List() []string {
 
 // Default is the configuration of a device that was told nothing: a server with its own cluster.
 func Default() *Config {
-	return &Config{NTP: NTP{Enabled: true}, Skerry: Skerry{Role: RoleServer}, origin: map[string]Position{}}
+	return &Config{
+		NTP: NTP{Enabled: true},
+		Skerry: Skerry{
+			Role: RoleServer, Health: Health{Deadline: defaultDeadline}, Update: Update{Interval: defaultInterval},
+		},
+		origin: map[string]Position{},
+	}
 }
 
-// At says where a key was written, by its path such as "skerry.tls-san[1]" or "skerry.node-labels.zone"; ok is false when
-// no source gave it.
+// At says where a key was written, by its path such as "skerry.tls-san[1]", "skerry.node-labels.zone" or
+// "skerry.health.checks[0].name"; ok is false when no source gave it.
 func (c *Config) At(path string) (at Position, ok bool) {
 	at, ok = c.origin[path]
 	return at, ok

@@ -48,6 +48,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 		Role: RoleAgent, Server: "https://10.0.0.5", Token: "correct-horse-battery",
 		NodeLabels: Labels{"zone": "north", "example.com/bays": "4", "example.com/spare": ""},
 		NodeTaints: []string{"dedicated=camera:NoSchedule", "example.com/wet:NoExecute"},
+		Health:     Default().Skerry.Health, Update: Default().Skerry.Update,
 	}
 	want.origin = got.origin
 	if !reflect.DeepEqual(got, want) {
@@ -100,7 +101,7 @@ func TestMistakes(t *testing.T) {
 		{"too large", "#cloud-config\n" + strings.Repeat("#", MaxSize), `user-data:1:1: the file has 262158 bytes, at most 262144 are read`},
 		{"two documents", "#cloud-config\nhostname: a\n---\nhostname: b\n", `user-data:3:1: a second document starts here; one file holds one`},
 		{"not keys", "#cloud-config\n- a\n", `user-data:2:1: keys with values are expected here, not a list; allowed here: hostname, ntp, skerry`},
-		{"near key", "#cloud-config\nskerry:\n  tls-sans: [a]\n", `user-data:3:3: unknown key "tls-sans"; did you mean "tls-san"? allowed here: role, server, token, tls-san, disable, node-labels, node-taints`},
+		{"near key", "#cloud-config\nskerry:\n  tls-sans: [a]\n", `user-data:3:3: unknown key "tls-sans"; did you mean "tls-san"? allowed here: role, server, token, tls-san, disable, node-labels, node-taints, health, update`},
 		{"far key", "#cloud-config\npackages: [vim]\n", `user-data:2:1: unknown key "packages"; allowed here: hostname, ntp, skerry`},
 		{"key twice", "#cloud-config\nhostname: a\nhostname: b\n", `user-data:3:1: key "hostname" was already given in line 2`},
 		{"alias", "#cloud-config\nhostname: &a b\nntp:\n  servers: *a\n", `user-data:4:12: aliases are not supported: write the value out`},
@@ -136,7 +137,7 @@ func TestMistakes(t *testing.T) {
 		{"several at once", "#cloud-config\nhostname: A\nskerry:\n  role: x\n  colour: red\n",
 			"user-data:2:11: hostname \"A\" has capital letters; write \"a\"\n" +
 				"user-data:4:9: unknown role \"x\"; allowed here: server, agent\n" +
-				"user-data:5:3: unknown key \"colour\"; allowed here: role, server, token, tls-san, disable, node-labels, node-taints"},
+				"user-data:5:3: unknown key \"colour\"; allowed here: role, server, token, tls-san, disable, node-labels, node-taints, health, update"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, err := Parse("user-data", []byte(test.text))
@@ -169,13 +170,16 @@ func TestEveryTextHasACheck(t *testing.T) {
 			if key == "" || f.Type == reflect.TypeFor[Labels]() || f.Type.Kind() == reflect.Bool {
 				continue
 			}
-			at := join(path, key)
-			switch f.Type.Kind() {
-			case reflect.Struct:
-				walk(f.Type, at)
+			at, typ := join(path, key), f.Type
+			if typ.Kind() == reflect.Slice {
+				at, typ = at+"[]", typ.Elem()
+			}
+			if typ.Kind() == reflect.Pointer {
+				typ = typ.Elem()
+			}
+			if typ.Kind() == reflect.Struct {
+				walk(typ, at)
 				continue
-			case reflect.Slice:
-				at += "[]"
 			}
 			if checks[at] == nil {
 				t.Errorf("%s has no row in checks", at)
@@ -204,7 +208,7 @@ func TestFirstSourceWinsByKey(t *testing.T) {
 	want := Default()
 	want.Hostname = "weak"
 	want.NTP = NTP{Enabled: false, Servers: []string{"10.0.0.1"}}
-	want.Skerry = Skerry{Role: RoleServer, Token: "weak-token", Disable: []string{}, NodeLabels: Labels{"a": "1"}}
+	want.Skerry.Token, want.Skerry.Disable, want.Skerry.NodeLabels = "weak-token", []string{}, Labels{"a": "1"}
 	places := map[string]string{}
 	for path, at := range got.origin {
 		places[path] = at.String()
@@ -242,7 +246,7 @@ func TestLoadLeavesABadSourceOutAndHoldsTheNode(t *testing.T) {
 	}
 	_, err := l.Node("baked")
 	want := "cannot start the node: the configuration in /boot/user-data has mistakes; nothing of the cluster was changed. Correct it and reboot: " +
-		"network and device API are up\n/boot/user-data:4:3: unknown key \"rôle\"; did you mean \"role\"? allowed here: role, server, token, tls-san, disable, node-labels, node-taints"
+		"network and device API are up\n/boot/user-data:4:3: unknown key \"rôle\"; did you mean \"role\"? allowed here: role, server, token, tls-san, disable, node-labels, node-taints, health, update"
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
@@ -327,7 +331,10 @@ func TestDefaultHostname(t *testing.T) {
 // Whatever is in the file, the parser returns, with positions inside the file; what it accepts can be rendered again.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(complete))
+	f.Add([]byte(upgrades))
+	f.Add([]byte("#cloud-config\nskerry: {health: {checks: [{name: a, http: }, , {}, [{}]]}, update: {window: , rate: 1KiB}}\n"))
 	f.Add([]byte("#cloud-config\nskerry: {node-labels: [a=b], ? [x] : y, <<: {a: b}}\n"))
+	f.Add([]byte("#cloud-config\n:\r0"))
 	f.Add([]byte("#cloud-config\n&a [*a, !!binary x, 0o7, .inf]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse("f", data)
@@ -346,8 +353,10 @@ func FuzzParse(f *testing.F) {
 		if !errors.As(err, &problems) {
 			t.Fatalf("%T is not of type Problems", err)
 		}
+		// A carriage return alone is a line break, too (YAML 1.2.2, section 5.4).
+		last := strings.Count(string(data), "\n") + strings.Count(string(data), "\r") + 2
 		for _, p := range problems {
-			if p.At.Line < 1 || p.At.Line > strings.Count(string(data), "\n")+2 || p.At.Column < 1 {
+			if p.At.Line < 1 || p.At.Line > last || p.At.Column < 1 {
 				t.Errorf("%v is not in the file", p)
 			}
 		}

@@ -124,13 +124,20 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		d.labels(n, v, path)
 	case v.Kind() == reflect.Struct:
 		d.section(n, v, path)
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.whole(n, v, path)
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
+		d.wholes(n, v, path)
 	case v.Kind() == reflect.Slice:
 		d.list(n, v, path)
 	case v.Kind() == reflect.Bool:
 		d.truth(n, v, path)
 	default:
-		if text, ok := d.scalar(n, path, path); ok {
-			v.SetString(text)
+		if text, ok := d.scalar(n, path); ok {
+			if err := setText(v, text); err != nil {
+				d.at(n, "%v", err)
+			}
 		}
 	}
 }
@@ -179,37 +186,6 @@ func fieldOf(section reflect.Value, key string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// list decodes a sequence of texts; a value that is given twice is a mistake of copying.
-func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
-	if n.Kind != yaml.SequenceNode {
-		d.at(n, "a list is expected here, not %s; write: [%s]", kindOf(n), exampleItem(n))
-		return
-	}
-	seen := map[string]int{}
-	items := []string{}
-	for i, item := range n.Content {
-		itemPath := fmt.Sprintf("%s[%d]", path, i)
-		text, ok := d.scalar(item, path+"[]", itemPath)
-		if !ok {
-			continue
-		}
-		if line, again := seen[text]; again {
-			d.at(item, "%q was already given in line %d", text, line)
-			continue
-		}
-		seen[text] = item.Line
-		items = append(items, text)
-	}
-	v.Set(reflect.ValueOf(items))
-}
-
-func exampleItem(n *yaml.Node) string {
-	if n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null" {
-		return n.Value
-	}
-	return "value, value"
-}
-
 func (d *decoder) truth(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
 		d.at(n, "true or false is expected here, not %s", kindOf(n))
@@ -218,9 +194,9 @@ func (d *decoder) truth(n *yaml.Node, v reflect.Value, path string) {
 	v.SetBool(strings.EqualFold(n.Value, "true"))
 }
 
-// scalar reads one text and applies the check for rule (see checks). Numbers are taken as they are written, so that 0755
+// scalar reads one text and applies the check for its path (see checks). Numbers are taken as they are written, so that 0755
 // and 1.10 stay what they look like; a truth value is not, because yes and on look like words.
-func (d *decoder) scalar(n *yaml.Node, rule, path string) (string, bool) {
+func (d *decoder) scalar(n *yaml.Node, path string) (string, bool) {
 	switch {
 	case n.Kind == yaml.AliasNode:
 		d.at(n, "aliases are not supported: write the value out")
@@ -233,7 +209,7 @@ func (d *decoder) scalar(n *yaml.Node, rule, path string) (string, bool) {
 		return "", false
 	}
 	d.config.origin[path] = Position{d.source, n.Line, n.Column}
-	if err := checks[rule](n.Value); err != nil {
+	if err := checks[ruleOf(path)](n.Value); err != nil {
 		d.at(n, "%v", err)
 		return "", false
 	}

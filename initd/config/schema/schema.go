@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/invopop/jsonschema"
 
@@ -37,7 +38,13 @@ func JSON() ([]byte, error) {
 
 // mapper describes the types that are written in more than one way.
 func mapper(t reflect.Type) *jsonschema.Schema {
-	if t != reflect.TypeFor[config.Labels]() {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return &jsonschema.Schema{Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`}
+	case reflect.TypeFor[config.Bytes]():
+		return &jsonschema.Schema{Type: "string", Pattern: "^[0-9]+(KiB|MiB|GiB)$"}
+	case reflect.TypeFor[config.Labels]():
+	default:
 		return nil
 	}
 	value := &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}, {Type: "boolean"}, {Type: "null"}}}
@@ -49,16 +56,31 @@ func mapper(t reflect.Type) *jsonschema.Schema {
 
 // refine adds what struct tags cannot say.
 func refine(s *jsonschema.Schema) error {
-	section, ok := s.Properties.Get("skerry")
-	if !ok {
-		return fmt.Errorf("cannot refine the schema: config has no section skerry")
-	}
-	disable, ok := section.Properties.Get("disable")
-	if !ok {
-		return fmt.Errorf("cannot refine the schema: section skerry has no key disable")
+	disable, err := find(s, "skerry", "disable")
+	if err != nil {
+		return err
 	}
 	for _, addon := range config.Addons {
 		disable.Items.Enum = append(disable.Items.Enum, addon)
 	}
+	checks, err := find(s, "skerry", "health", "checks")
+	if err != nil {
+		return err
+	}
+	for _, kind := range []string{"http", "tcp", "kubernetes", "job"} {
+		checks.Items.OneOf = append(checks.Items.OneOf, &jsonschema.Schema{Required: []string{kind}})
+	}
 	return nil
+}
+
+// find follows keys from section to section.
+func find(s *jsonschema.Schema, path ...string) (*jsonschema.Schema, error) {
+	for _, key := range path {
+		next, ok := s.Properties.Get(key)
+		if !ok {
+			return nil, fmt.Errorf("cannot refine the schema: there is no key %q of %q", key, path)
+		}
+		s = next
+	}
+	return s, nil
 }
