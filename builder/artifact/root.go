@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/skerryos/skerry/builder/plan"
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
 
 // rootRecipe is part of the key of root images; raise it when the same tree becomes other bytes.
@@ -221,6 +222,9 @@ func (b *Builder) addGenerated(ctx context.Context, t *Tree, p *plan.Plan, progr
 	}
 	for _, k := range p.Keys {
 		files = append(files, file{"/usr/lib/skerry/keys/" + k.ID + ".pub", "bundles signed with this key are trusted", []byte(k.File())})
+	}
+	if len(p.Clients) > 0 {
+		files = append(files, file{v1.ClientsPath, plan.ClientsReason, []byte(p.ClientsFile())})
 	}
 	if pkg := p.PackageNamed("ca-certificates"); pkg != nil {
 		u, err := b.Unpack(ctx, *pkg)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/skerryos/skerry/builder/keys"
 	"github.com/skerryos/skerry/builder/plan"
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 	"github.com/skerryos/skerry/initd/bundle"
 )
 
@@ -128,6 +129,30 @@ func TestBundleFailureLeavesTheFormerOne(t *testing.T) {
 				t.Errorf("left over: %v", left)
 			}
 		})
+	}
+}
+
+// The image's file of authorities is the plan's, byte for byte; without an authority there is none, and the device API stays
+// off the network.
+func TestImageLetsItsClientsIn(t *testing.T) {
+	b := newBuild(t)
+	tree, err := b.fresh().RootTree(t.Context(), b.plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := tree.Lookup(v1.ClientsPath); ok {
+		t.Error("an image without authorities has a file of them")
+	}
+	b.plan.Clients = []plan.Authority{{Name: "one", Certificate: "A\n"}, {Name: "two", Certificate: "B\n"}}
+	if tree, err = b.fresh().RootTree(t.Context(), b.plan); err != nil {
+		t.Fatal(err)
+	}
+	e, ok := tree.Lookup(v1.ClientsPath)
+	if !ok || e.Mode != 0o644 {
+		t.Fatalf("the file is not in the image: %+v", e)
+	}
+	if text, err := e.Content.ReadAll(); err != nil || string(text) != "A\nB\n" {
+		t.Errorf("the file is %q, %v", text, err)
 	}
 }
 

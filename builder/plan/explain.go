@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/skerryos/skerry/builder/profile"
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
 
 // An Origin says where something in an image is from, and why it is there.
@@ -44,6 +45,9 @@ func (p *Plan) Explain(name string) []Origin {
 			certain = append(certain, Origin{What: fmt.Sprintf("container image of %s", strings.Join(append(append([]string(nil), x.Programs...), x.Packages...), ", ")), Reason: x.Reason})
 		}
 	}
+	if name == v1.ClientsPath && len(p.Clients) > 0 {
+		certain = append(certain, Origin{What: "made by the builder: " + strings.Join(p.clientNames(), ", "), Reason: ClientsReason})
+	}
 	if o, ok := p.explainModule(name); ok {
 		certain = append(certain, o)
 	}
@@ -57,6 +61,17 @@ func (p *Plan) Explain(name string) []Origin {
 		}
 	}
 	return append(certain, possible...)
+}
+
+// ClientsReason is why the file of authorities is in an image.
+const ClientsReason = "the device API lets in whoever has a certificate of one of these authorities"
+
+func (p *Plan) clientNames() []string {
+	var names []string
+	for _, a := range p.Clients {
+		names = append(names, fmt.Sprintf("authority %q (%s)", a.Name, a.Fingerprint))
+	}
+	return names
 }
 
 // Real is the path that an absolute path leads to when the plan's links to folders are followed; the last element itself

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // A Plan is what the builder carries out. Its JSON form is what `skerry plan --json` prints.
@@ -49,6 +50,11 @@ type Plan struct {
 	UserData string `json:"userData,omitempty"`
 	// Keys are the keys that devices trust: they upgrade to what one of them has signed. Sorted by identifier.
 	Keys []TrustedKey `json:"keys,omitempty"`
+	// Clients are the authorities whose certificates the device API lets in; without one it is not on the network. Sorted by
+	// fingerprint.
+	Clients []Authority `json:"clients,omitempty"`
+	// NoRemote says that this is meant to be so: the device API is not on the network.
+	NoRemote bool `json:"noRemote,omitempty"`
 	// Release says that the image is for devices in the field.
 	Release bool `json:"release,omitempty"`
 }
@@ -70,6 +76,25 @@ func (k TrustedKey) File() string {
 		kind = "development"
 	}
 	return fmt.Sprintf("untrusted comment: skerry %s key %s\n%s\n", kind, k.ID, k.Line)
+}
+
+// An Authority signs the certificates of people and programs that may use the device API.
+type Authority struct {
+	// Name is the common name of its certificate.
+	Name string `json:"name"`
+	// Fingerprint is that of its key, such as SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU.
+	Fingerprint string `json:"fingerprint"`
+	// Certificate is in PEM form.
+	Certificate string `json:"certificate"`
+}
+
+// ClientsFile is what stands in [v1.ClientsPath] on a device: one certificate after the other. It is empty without an authority.
+func (p *Plan) ClientsFile() string {
+	var text strings.Builder
+	for _, a := range p.Clients {
+		text.WriteString(a.Certificate)
+	}
+	return text.String()
 }
 
 // A Target is a processor architecture in the words of each tool that needs it.
@@ -210,6 +235,15 @@ func (p *Plan) CheckKeys() error {
 		}
 	}
 	return nil
+}
+
+// CheckClients refuses to build an image for the field that nobody can manage, unless that was asked for.
+func (p *Plan) CheckClients() error {
+	if !p.Release || p.NoRemote || len(p.Clients) > 0 {
+		return nil
+	}
+	return fmt.Errorf("cannot build profile %s: it is for releases, and nobody has named who may manage its devices; "+
+		"give --context NAME (`skerry context list` shows them), list a context's ca.crt in api.clients of the profile, or keep the device API off the network with --no-remote", p.Profile)
 }
 
 // PackageNamed returns the locked package of that name, or nil.

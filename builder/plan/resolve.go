@@ -25,6 +25,10 @@ type Input struct {
 	UserData string
 	// Keys are the keys that devices are to trust, in any order; one may be there twice.
 	Keys []TrustedKey
+	// Clients are the authorities of the device API's clients, in any order; one may be there twice.
+	Clients []Authority
+	// NoRemote keeps the device API off the network; then there are no Clients.
+	NoRemote bool
 }
 
 // targets says what a Debian architecture is called by everyone else.
@@ -72,6 +76,8 @@ func Resolve(in Input) (*Plan, error) {
 		Overlays: in.Profile.Overlays,
 		UserData: in.UserData,
 		Keys:     trustedKeys(in.Keys),
+		Clients:  authorities(in.Clients),
+		NoRemote: in.NoRemote,
 		Release:  in.Profile.Release,
 	}
 	r.packages()
@@ -93,6 +99,15 @@ func trustedKeys(keys []TrustedKey) []TrustedKey {
 		return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.Line, b.Line))
 	})
 	return slices.CompactFunc(sorted, func(a, b TrustedKey) bool { return a.ID == b.ID && a.Line == b.Line })
+}
+
+// authorities sorts the authorities and drops repeated ones. A key that has two certificates keeps both.
+func authorities(list []Authority) []Authority {
+	sorted := slices.Clone(list)
+	slices.SortFunc(sorted, func(a, b Authority) int {
+		return cmp.Or(strings.Compare(a.Fingerprint, b.Fingerprint), strings.Compare(a.Certificate, b.Certificate))
+	})
+	return slices.CompactFunc(sorted, func(a, b Authority) bool { return a.Certificate == b.Certificate })
 }
 
 type resolver struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/skerryos/skerry/builder/profile"
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
 
 var update = flag.Bool("update", false, "write what is found into the golden files")
@@ -80,6 +82,7 @@ func example() Input {
 			},
 		},
 		UserData: "#cloud-config\n",
+		Clients:  []Authority{{Name: "skerry context fleet", Fingerprint: "SHA256:b", Certificate: "B\n"}, {Name: "skerry context lab", Fingerprint: "SHA256:a", Certificate: "A\n"}},
 	}
 }
 
@@ -134,6 +137,7 @@ func TestResolveDoesNotDependOnOrder(t *testing.T) {
 		shuffle(random, in.Profile.Images)
 		shuffle(random, in.Lock.Packages)
 		shuffle(random, in.Profile.Packages[0].Files)
+		shuffle(random, in.Clients)
 		p, err := Resolve(in)
 		if err != nil {
 			t.Fatal(err)
@@ -146,6 +150,7 @@ func TestResolveDoesNotDependOnOrder(t *testing.T) {
 		"overlays":       func(in *Input) { slices.Reverse(in.Profile.Overlays) },
 		"kernel options": func(in *Input) { slices.Reverse(in.Fragments["base.config"]) },
 		"configuration":  func(in *Input) { in.UserData += "hostname: x\n" },
+		"an authority":   func(in *Input) { in.Clients = in.Clients[:1] },
 		"version":        func(in *Input) { in.Profile.Version = "1.2.4" },
 		"a digest":       func(in *Input) { in.Lock.Packages[0].SHA256 = strings.Repeat("f", 64) },
 	} {
@@ -260,7 +265,8 @@ func TestExplain(t *testing.T) {
 		"/usr/lib/modules/6.12.117+deb13-amd64/kernel/drivers/net/igb/igb.ko.xz": "kernel module of package linux-image-6.12.117+deb13-amd64, stage probe, wanted by CONFIG_IGB in pc.config:1: network",
 		"/usr/lib/modules/6.12.117+deb13-amd64/kernel/dca.ko.xz":                 "",
 		"/usr/lib/modules/6.1.0/kernel/igb.ko.xz":                                "",
-		"/nothing": "",
+		v1.ClientsPath: `made by the builder: authority "skerry context lab" (SHA256:a), authority "skerry context fleet" (SHA256:b): ` + ClientsReason,
+		"/nothing":     "",
 	} {
 		var lines []string
 		for _, o := range p.Explain(name) {
@@ -272,6 +278,46 @@ func TestExplain(t *testing.T) {
 		}
 		if got := strings.Join(lines, "\n"); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+// The file on the device depends on which authorities there are, not on their order, nor on how often one is named.
+func TestClients(t *testing.T) {
+	in := example()
+	in.Clients = append(in.Clients, in.Clients[0])
+	p, err := Resolve(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.ClientsFile(); got != "A\nB\n" {
+		t.Errorf("the file is %q", got)
+	}
+	in.Clients = nil
+	if p, err = Resolve(in); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.ClientsFile() + fmt.Sprint(p.Explain(v1.ClientsPath)); got != "[]" {
+		t.Errorf("without an authority: %q", got)
+	}
+	for _, c := range []struct {
+		name              string
+		release, noRemote bool
+		clients           []Authority
+		want              string
+	}{
+		{"not for the field, nobody", false, false, nil, ""},
+		{"release", true, false, []Authority{{Name: "x"}}, ""},
+		{"release, on purpose nobody", true, true, nil, ""},
+		{"release, nobody", true, false, nil, "nobody has named who may manage its devices"},
+	} {
+		in.Profile.Release, in.NoRemote, in.Clients = c.release, c.noRemote, c.clients
+		p, err := Resolve(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.CheckClients(); (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
 }

@@ -43,7 +43,10 @@ type Profile struct {
 	UserData string `yaml:"userData,omitempty"`
 	// Update is about upgrades of the devices that get the image.
 	Update Update `yaml:"update,omitempty"`
-	// Release says that the image is for devices in the field: it is not built with a development key.
+	// API is about the device API of the devices that get the image.
+	API API `yaml:"api,omitempty"`
+	// Release says that the image is for devices in the field: it is not built with a development key, nor for clients that
+	// nobody has named.
 	Release bool `yaml:"release,omitempty"`
 }
 
@@ -52,6 +55,15 @@ type Update struct {
 	// Keys name files with public keys, relative to the repository. Devices trust bundles that one of them has signed. A
 	// file's own keys replace those of the files that it includes: whom to trust is said in one place.
 	Keys []string `yaml:"keys,omitempty"`
+}
+
+// API is about the device API.
+type API struct {
+	// Clients name files with certificates of authorities (ca.crt of a context), relative to the repository: whoever has a
+	// certificate of one of them may use the device API. A file's own list replaces those of the files that it includes.
+	Clients []string `yaml:"clients,omitempty"`
+	// NoRemote keeps the device API off the network.
+	NoRemote bool `yaml:"noRemote,omitempty"`
 }
 
 // A Package is a Debian package and the files that are wanted of it.
@@ -175,6 +187,10 @@ func (p *Profile) add(q *Profile) {
 	if len(q.Update.Keys) > 0 {
 		p.Update.Keys = q.Update.Keys
 	}
+	// Both say the same thing, who is let in, and a file says it anew.
+	if len(q.API.Clients) > 0 || q.API.NoRemote {
+		p.API = q.API
+	}
 	// An image that includes one for the field is one for the field.
 	p.Release = p.Release || q.Release
 }
@@ -217,6 +233,12 @@ func (p *Profile) validate(m *mistakes) error {
 	}
 	for i, name := range p.Update.Keys {
 		m.relative(m.at("update", "keys", i), name)
+	}
+	for i, name := range p.API.Clients {
+		m.relative(m.at("api", "clients", i), name)
+	}
+	if p.API.NoRemote && len(p.API.Clients) > 0 {
+		m.add(m.at("api"), "clients and noRemote exclude each other: whoever is let in needs the network")
 	}
 	for _, g := range p.Programs {
 		m.needs(g.Position, "program", g.Name, g.Reason)

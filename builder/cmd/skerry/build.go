@@ -38,11 +38,15 @@ func buildCommand() *cobra.Command {
 Devices upgrade to what a key that their image trusts has signed: name public keys with --key, or in update.keys of the profile.
 Without one the image trusts a development key of this workstation; a profile with release: true is then refused.
 
-The same inputs, keys among them, give the same bytes on every machine. A build that fails or is interrupted leaves former outputs as
+Devices are managed by whoever has a certificate of a context that their image carries: name contexts with --context, or their ca.crt
+in api.clients of the profile. Without either it is the current context, which is made if there is none at all; a profile with
+release: true is then refused. With --no-remote the device API is not on the network.
+
+The same inputs, keys and contexts among them, give the same bytes on every machine. A build that fails or is interrupted leaves former outputs as
 they were. Neither root nor any tool but Go is needed.`,
 		Example: `  skerry build
   skerry build --config my-node.yaml
-  skerry build --key ~/.config/skerry/keys/fleet.pub
+  skerry build --key ~/.config/skerry/keys/fleet.pub --context fleet
   skerry build e2e --board x86-64 --output /tmp/e2e --json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,6 +73,7 @@ they were. Neither root nor any tool but Go is needed.`,
 	}
 	in.register(c)
 	in.registerKeys(c, "key")
+	in.clients.register(c)
 	c.Flags().StringVarP(&output, "output", "o", "", "folder of the outputs (default: out in the repository)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c

@@ -43,7 +43,8 @@ func bundleCreateCommand() *cobra.Command {
 inputs and the same key give the same bytes. docs/bundle-format.md describes the format.
 
 The bundle is signed with --key, else with the secret key whose text is in $` + "` + signingKeyVariable + `" + `, else with the development key if that is
-what the image trusts. The image that it carries trusts the keys that skerry build would put into it; --trust names others.`,
+what the image trusts. The image that it carries trusts the keys that skerry build would put into it; --trust names others. It lets in whom an image of skerry
+build would, too: give the same --context or --no-remote.`,
 		Example: `  skerry bundle create --key fleet --trust ~/.config/skerry/keys/fleet.pub
   skerry bundle create --key ./ci.key --floor 3 --file /srv/updates/edge.skb
   skerry bundle create --key old --trust new.pub --add-key new.pub --retire-key 0123456789ABCDEF`,
@@ -99,6 +100,7 @@ what the image trusts. The image that it carries trusts the keys that skerry bui
 	}
 	in.register(c)
 	in.registerKeys(c, "trust")
+	in.clients.register(c)
 	f := c.Flags()
 	f.StringVarP(&output, "output", "o", "", "folder of the outputs (default: out in the repository)")
 	f.StringVar(&o.File, "file", "", "where to write the bundle (default: in the output folder)")

@@ -74,6 +74,7 @@ where it runs, and what happens if it fails.`,
 	}
 	in.register(c)
 	in.registerKeys(c, "key")
+	in.clients.register(c)
 	c.Flags().BoolVar(&bootSteps, "boot", false, "print the steps of a boot")
 	return c
 }

@@ -32,6 +32,7 @@ type inputs struct {
 	// keys are files with the public keys that the image is to trust, instead of those that the profile names.
 	keys     []string
 	keysFlag string
+	clients  clients
 }
 
 // register adds the flags that choose what to plan, and the mirror.
@@ -89,7 +90,14 @@ func (in *inputs) resolve(root string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Resolve(plan.Input{Profile: p, Board: b, Lock: lock, Module: modulePath, Fragments: fragments, UserData: userData, Keys: trusted})
+	authorities, err := in.clients.authorities(root, p)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Resolve(plan.Input{
+		Profile: p, Board: b, Lock: lock, Module: modulePath, Fragments: fragments, UserData: userData, Keys: trusted,
+		Clients: authorities, NoRemote: in.clients.nobody(p),
+	})
 }
 
 // trusted are the keys that the image is to trust: those of the command line, else those of the profile, else the user's
@@ -122,7 +130,8 @@ func (in *inputs) trusted(root string, p *profile.Profile) ([]plan.TrustedKey, e
 }
 
 // resolveToBuild is resolve for a command that goes on to build: there is always a key that devices trust, the development
-// key if no other is named, and a warning if that is one of them.
+// key if no other is named, and a warning if that is one of them; and a context whose certificates they accept, unless none
+// is wanted.
 func (in *inputs) resolveToBuild(cmd *cobra.Command, root string) (*plan.Plan, error) {
 	p, err := in.resolve(root)
 	if err != nil {
@@ -141,6 +150,14 @@ func (in *inputs) resolveToBuild(cmd *cobra.Command, root string) (*plan.Plan, e
 	}
 	if err := p.CheckKeys(); err != nil {
 		return nil, err
+	}
+	if err := p.CheckClients(); err != nil {
+		return nil, err
+	}
+	if len(p.Clients) == 0 && !p.NoRemote {
+		if p.Clients, err = makeDefaultContext(cmd.ErrOrStderr()); err != nil {
+			return nil, err
+		}
 	}
 	for _, k := range p.Keys {
 		if k.Development {

@@ -5,11 +5,12 @@
 // skerry.lock. It needs no other program than the Go toolchain, and no privileges. Fetched packages are kept in the
 // user's cache folder ($XDG_CACHE_HOME/skerry).
 //
-// Signing keys are kept in the user's configuration folder ($XDG_CONFIG_HOME/skerry/keys).
+// Signing keys and contexts, which are what a workstation proves itself with to devices, are kept in the user's configuration
+// folder ($XDG_CONFIG_HOME/skerry/keys and contexts).
 //
 // Environment: SKERRY_MIRROR names a mirror of the Debian archive, SKERRY_SIGNING_KEY is the text of the secret key that bundles are
-// signed with, SKERRY_KEY_PASSPHRASE the passphrase of a signing key, XDG_CACHE_HOME moves the cache, XDG_CONFIG_HOME the keys, NO_COLOR and
-// CI turn off progress bars.
+// signed with, SKERRY_KEY_PASSPHRASE the passphrase of a signing key, SKERRY_CONTEXT names the context to use,
+// XDG_CACHE_HOME moves the cache, XDG_CONFIG_HOME keys and contexts, NO_COLOR and CI turn off progress bars.
 package main
 
 import (

@@ -45,6 +45,7 @@ every machine; its digest is in the image as BUILD_ID.`,
 	}
 	in.register(c)
 	in.registerKeys(c, "key")
+	in.clients.register(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -69,6 +70,15 @@ func printPlan(w io.Writer, p *plan.Plan) error {
 	}
 	if len(p.Keys) == 0 {
 		fmt.Fprintln(t, "trusted key\tnone is named")
+	}
+	for _, a := range p.Clients {
+		fmt.Fprintf(t, "API clients\t%s (%s)\n", a.Name, a.Fingerprint)
+	}
+	switch {
+	case p.NoRemote:
+		fmt.Fprintln(t, "API clients\tnobody: the device API is not on the network")
+	case len(p.Clients) == 0:
+		fmt.Fprintln(t, "API clients\tnobody is named")
 	}
 	fmt.Fprintln(t, "\nPACKAGE\tVERSION\tWHY")
 	for _, x := range p.Packages {

@@ -21,6 +21,7 @@ func root() *cobra.Command {
 		buildCommand(),
 		bundleCommand(),
 		keysCommand(),
+		contextCommand(),
 		planCommand(),
 		lockCommand(),
 		explainCommand(),
