@@ -24,28 +24,43 @@ var unitName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9@._-]*$`)
 // UNIT.log until it was full.
 func (h *handler) logs(w http.ResponseWriter, r *http.Request) error {
 	unit := strings.TrimSuffix(r.PathValue("unit"), ".service")
-	previous, err1 := flag(r, "previous")
-	follow, err2 := flag(r, "follow")
+	previous, err1 := boolean(r, "previous")
+	follow, err2 := boolean(r, "follow")
 	if err := errors.Join(err1, err2); err != nil {
-		return &refusal{http.StatusBadRequest, err, "leave it out, or say true or false"}
+		return &Refusal{Status: http.StatusBadRequest, Err: err, Hint: "leave it out, or say true or false"}
+	}
+	boot := r.URL.Query().Get("boot")
+	if boot != "" && boot != "previous" {
+		return &Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("cannot show the logs of boot %q: only those of the previous one are kept", boot), Hint: "leave it out, or say boot=previous"}
+	}
+	dir := h.path(v1.LogDir)
+	if boot != "" {
+		if follow {
+			return &Refusal{Status: http.StatusBadRequest, Err: errors.New("cannot follow a log of the previous boot: it does not grow"), Hint: "ask for one of boot and follow"}
+		}
+		dir = h.previousBoot()
 	}
 	if previous && follow {
-		return &refusal{http.StatusBadRequest, errors.New("cannot follow the previous part of a log: it does not grow"), "ask for one of previous and follow"}
+		return &Refusal{Status: http.StatusBadRequest, Err: errors.New("cannot follow the previous part of a log: it does not grow"), Hint: "ask for one of previous and follow"}
 	}
 	if !unitName.MatchString(unit) {
-		return &refusal{http.StatusBadRequest, fmt.Errorf("cannot show the log of %q: not a unit's name", unit), h.units()}
+		return &Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("cannot show the log of %q: not a unit's name", unit), Hint: h.units()}
 	}
-	path := filepath.Join(h.path(v1.LogDir), unit+".log")
+	path := filepath.Join(dir, unit+".log")
 	if previous {
 		path += ".1"
 	}
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && boot != "" {
+		return &Refusal{Status: http.StatusNotFound, Err: fmt.Errorf("there is no log of %s of the previous boot", unit),
+			Hint: "a boot that is stopped in order, or that init sees fail, leaves its logs; one that loses power does not"}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		message := fmt.Errorf("there is no log of %s", unit)
 		if previous {
 			message = fmt.Errorf("there is no previous part of the log of %s: all of it is in the present one", unit)
 		}
-		return &refusal{http.StatusNotFound, message, h.units()}
+		return &Refusal{Status: http.StatusNotFound, Err: message, Hint: h.units()}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot open the log of %s: %w", unit, err)
@@ -59,8 +74,20 @@ func (h *handler) logs(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// flag reads a yes-or-no parameter of the query. Its name alone means yes.
-func flag(r *http.Request, name string) (bool, error) {
+// previousBoot is the folder with the logs of the boot before: it was stopped in order, or init saw it fail. What a machine
+// logged that lost power is lost.
+func (h *handler) previousBoot() string {
+	newest, at := h.path(v1.PreviousLogDirs[0]), time.Time{}
+	for _, dir := range v1.PreviousLogDirs {
+		if info, err := os.Stat(h.path(dir)); err == nil && info.ModTime().After(at) {
+			newest, at = h.path(dir), info.ModTime()
+		}
+	}
+	return newest
+}
+
+// boolean reads a yes-or-no parameter of the query. Its name alone means yes.
+func boolean(r *http.Request, name string) (bool, error) {
 	query := r.URL.Query()
 	if !query.Has(name) {
 		return false, nil

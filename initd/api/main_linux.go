@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 
@@ -19,14 +19,12 @@ import (
 )
 
 // Main is the process skerry-api. It takes no flags and no configuration. It serves the device API on the unix socket
-// v1.SocketPath (mode 0600: root only) and, in a virtual machine with the virtio-serial port v1.HostPort, to the host;
-// tells its supervisor READY=1 when both listen; and ends on SIGTERM or SIGINT after the answers under way, or with an
-// error when it cannot serve any more.
-func Main() error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	// Process 1 takes SIGTERM as reboot and SIGUSR2 as poweroff.
-	handler := New(Options{Root: "/", Reboot: signalInit(syscall.SIGTERM), PowerOff: signalInit(syscall.SIGUSR2)})
+// v1.SocketPath (mode 0600: root only); in a virtual machine with the virtio-serial port v1.HostPort, to the host; and
+// by HTTPS on v1.Port when the image says whose certificates are accepted. It tells its supervisor READY=1 when all listen,
+// and ends when ctx does, after the answers under way, or with an error when it cannot serve any more.
+func Main(ctx context.Context, o Options) error {
+	o.Root = "/"
+	handler := New(o)
 	listeners, err := listen("/")
 	if err != nil {
 		return err
@@ -37,12 +35,32 @@ func Main() error {
 	return serve(ctx, handler, listeners)
 }
 
-func signalInit(s syscall.Signal) func() error {
-	return func() error { return syscall.Kill(1, s) }
+// listen opens the socket, the host's port if there is one, and the network's if somebody may use it.
+func listen(root string) ([]net.Listener, error) {
+	listeners, err := listenLocally(root)
+	if err != nil {
+		return nil, err
+	}
+	config, err := networkTLS(root)
+	if err != nil {
+		// The machine can still be asked from itself and its host what is wrong.
+		slog.Error("the device API is not served on the network", "reason", err)
+	}
+	if config == nil {
+		return listeners, nil
+	}
+	network, err := net.Listen("tcp", fmt.Sprintf(":%d", v1.Port))
+	if err != nil {
+		for _, l := range listeners {
+			l.Close()
+		}
+		return nil, fmt.Errorf("cannot listen on the network: %w", err)
+	}
+	slog.Info("serving the device API on the network", "port", v1.Port, "fingerprint", Fingerprint(config.Certificates[0].Leaf))
+	return append(listeners, tls.NewListener(network, config)), nil
 }
 
-// listen opens the socket, and the host's port if there is one.
-func listen(root string) ([]net.Listener, error) {
+func listenLocally(root string) ([]net.Listener, error) {
 	path := root + v1.SocketPath[1:]
 	// What a process that was killed left behind. The supervisor runs one of us at a time.
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -70,10 +88,13 @@ func listen(root string) ([]net.Listener, error) {
 // grace is how long answers under way may take when the process is told to end.
 const grace = 2 * time.Second
 
+// headerTimeout is how long a client may take to say what it wants.
+const headerTimeout = 30 * time.Second
+
 // serve answers on all listeners until ctx is done, and nil, or one of them fails. It closes them.
 func serve(ctx context.Context, handler http.Handler, listeners []net.Listener) error {
 	// Requests end with ctx too, so that a log that is followed does not use up the grace.
-	server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return ctx }}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { failed <- fmt.Errorf("cannot serve the device API on %s: %w", l.Addr(), server.Serve(l)) }()

@@ -24,6 +24,9 @@ type Source struct {
 // was baked into the image.
 var Files = []string{"/boot/user-data", "/usr/share/skerry/user-data"}
 
+// BootFiles are the names of those on the boot partition.
+var BootFiles = []string{"user-data"}
+
 // ReadFiles reads those of Files that exist under root ("/" on the device).
 func ReadFiles(root string) []Source {
 	var sources []Source

@@ -25,6 +25,19 @@ func (s *Store) Request(name string) error {
 	return syncDir(s.Dir)
 }
 
+// Release forgets which upgrade a snapshot was taken for.
+func (s *Store) Release(name string) error {
+	info, err := s.Get(name)
+	if err != nil {
+		return err
+	}
+	info.For = ""
+	if err := errors.Join(s.step("release "+name), writeInfo(s.path(name), info)); err != nil {
+		return fmt.Errorf("cannot change snapshot %s: %w", name, err)
+	}
+	return nil
+}
+
 // Requested is the name of the snapshot that is to be put back; empty when none is.
 func (s *Store) Requested() (string, error) {
 	text, err := os.ReadFile(s.path(requestFile))

@@ -18,6 +18,9 @@ const (
 	SocketPath     = "/run/skerry/api.sock"
 )
 
+// PreviousLogDirs are where the logs of the boot before are, depending on how it ended; the newest counts.
+var PreviousLogDirs = []string{"/var/lib/skerry/machine/log", "/var/lib/skerry/machine/crash/0"}
+
 // Port is where devices serve the API: HTTPS by TCP, for clients with a certificate.
 const Port = 7443
 

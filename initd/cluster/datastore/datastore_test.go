@@ -69,3 +69,25 @@ func TestSeed(t *testing.T) {
 		t.Errorf("the database holds %q, want %q", got, want)
 	}
 }
+
+func TestCopyOfOneInUse(t *testing.T) {
+	dir, to := t.TempDir(), filepath.Join(t.TempDir(), "copy")
+	store, err := Start(Config{Dir: dir, Socket: filepath.Join(t.TempDir(), "s"), Sync: SyncFull, Seed: seed("1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Stop()
+	if err := Copy(t.Context(), dir, to); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := values(t, to), []string{"/registry/test/a=1", "/registry/test/b=1"}; !slices.Equal(got, want) {
+		t.Errorf("the copy has %v, want %v", got, want)
+	}
+	if err := Copy(t.Context(), dir, to); err == nil {
+		t.Error("a copy was overwritten")
+	}
+	missing := filepath.Join(t.TempDir(), "none")
+	if err := Copy(t.Context(), missing, filepath.Join(missing, "copy")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a datastore that is not there was copied: %v", err)
+	}
+}

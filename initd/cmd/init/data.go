@@ -54,13 +54,22 @@ func (r *root) data(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w; nothing on it was changed", err)
 	}
-	for _, dir := range []string{"/var/lib", "/var/log", "/var/tmp"} {
+	for _, dir := range dataDirs("/var") {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// dataDirs are the folders that are always there.
+func dataDirs(top string) []string { return []string{top + "/lib", top + "/log", top + "/tmp"} }
+
+// The data file system has blocks of this size, in bytes; the first copy of its superblock is in this block (mke2fs(8)).
+const (
+	blockSize        = 4096
+	backupSuperblock = 32768
+)
 
 // makeFilesystem makes the file system on a partition that never had one. A file system whose first block is damaged has
 // copies of it further on, and is left for e2fsck to repair.
@@ -69,11 +78,11 @@ func (r *root) makeFilesystem(ctx context.Context, device string) error {
 	if err != nil || size > 0 {
 		return err
 	}
-	if _, status, err := r.reaper.Output(ctx, "/usr/sbin/e2fsck", "-n", "-b", "32768", "-B", "4096", device); err == nil && status&8 == 0 {
+	if _, status, err := r.reaper.Output(ctx, "/usr/sbin/e2fsck", "-n", "-b", strconv.Itoa(backupSuperblock), "-B", strconv.Itoa(blockSize), device); err == nil && status&8 == 0 {
 		return nil
 	}
 	r.logf("making the data file system on %s", device)
-	out, status, err := r.reaper.Output(ctx, "/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-L", machine.DataPartition,
+	out, status, err := r.reaper.Output(ctx, "/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", strconv.Itoa(blockSize), "-L", machine.DataPartition,
 		"-m", "1", "-E", "lazy_itable_init=1,lazy_journal_init=1", device)
 	if err == nil && status != 0 {
 		err = fmt.Errorf("mke2fs ended with status %d: %s", status, trimmed(out))

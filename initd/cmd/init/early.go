@@ -29,7 +29,6 @@ const (
 // initramfs is the first of the two stages: from the kernel's archive to the verified root file system.
 type initramfs struct {
 	*process
-	disk *machine.BlockDevice
 	root string // device that verity protects
 
 	loader *machine.ModuleLoader
@@ -132,7 +131,7 @@ func (s *initramfs) findDisk(ctx context.Context) (err error) {
 		return err
 	}
 	// The next stage works on the same disk.
-	return os.WriteFile(runDir+"/disk", []byte(s.disk.Name), 0o644)
+	return os.WriteFile(diskFile, []byte(s.disk.Name), 0o644)
 }
 
 func (s *initramfs) verity(context.Context) (err error) {

@@ -28,7 +28,9 @@ func (r *root) watchKernel(ctx context.Context) {
 		return
 	}
 	seen := map[string]bool{}
+	kept := r.journal.Writer("kernel")
 	for line := range lines {
+		_, _ = kept.Write([]byte(line + "\n")) // memory that has run out is reported by others
 		for _, k := range kernelReports {
 			if strings.Contains(line, k.contains) && !seen[k.contains] {
 				seen[k.contains] = true
@@ -69,6 +71,7 @@ func (r *root) saveCrash() error {
 		}
 		failed = append(failed, err)
 	}
+	r.crash = crashReason(dir)
 	return errors.Join(failed...)
 }
 

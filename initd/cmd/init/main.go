@@ -26,8 +26,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"github.com/skerryos/skerry/initd/api"
 )
 
 func main() {
@@ -37,7 +35,7 @@ func main() {
 	case "poweroff":
 		os.Exit(signalInit(syscall.SIGUSR2))
 	case "skerry-api":
-		if err := api.Main(); err != nil {
+		if err := apiMain(); err != nil {
 			fmt.Fprintln(os.Stderr, "skerry-api:", err)
 			os.Exit(1)
 		}

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,11 +18,11 @@ import (
 	"github.com/skerryos/skerry/initd/boot"
 	"github.com/skerryos/skerry/initd/journal"
 	"github.com/skerryos/skerry/initd/machine"
-	"github.com/skerryos/skerry/initd/slot"
 )
 
 const (
 	runDir     = "/run/skerry"
+	diskFile   = runDir + "/disk"
 	bootDir    = "/boot"
 	cgroupRoot = "/sys/fs/cgroup"
 
@@ -42,6 +43,8 @@ type process struct {
 	disk    *machine.BlockDevice
 	console *console
 	state   *state
+	// trial: the slot was written by an upgrade and is not committed yet.
+	trial atomic.Bool
 	// pulse is received by the loop that supervises, in every turn that it is idle.
 	pulse chan struct{}
 }
@@ -85,7 +88,7 @@ func (p *process) runRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := &root{process: p, journal: j, slots: slot.SystemdBoot{Dir: machine.BootDirectory(bootDir)}}
+	r := &root{process: p, journal: j, slots: newSlots()}
 	booting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	finished := make(chan error, 1)
@@ -142,28 +145,18 @@ func (p *process) restore() (err error) {
 	p.console.debug = p.cmdline.debug
 	slog.SetDefault(p.console.logger())
 	p.state.loadTimeline()
-	name, err := os.ReadFile(runDir + "/disk")
-	if err != nil {
-		return err
-	}
-	disks, err := machine.Disks()
-	if err != nil {
-		return err
-	}
-	for _, d := range disks {
-		if d.Name == string(name) {
-			p.disk = &d
-			return nil
-		}
-	}
-	return fmt.Errorf("disk %s has disappeared", name)
+	p.disk, err = findDisk()
+	return err
 }
 
 func (p *process) run(ctx context.Context, stage boot.Stage, actions map[string]boot.Action) error {
 	runner := boot.Runner{
 		Actions: actions,
 		Uptime:  machine.Uptime,
-		Begin:   p.state.begin,
+		Begin: func(s boot.Step) {
+			p.state.begin(s)
+			p.follow(s)
+		},
 		Done: func(rec boot.Record) {
 			p.state.record(rec)
 			if rec.Err != nil && rec.OnFailure == boot.Degrade && ctx.Err() == nil {
@@ -190,6 +183,7 @@ func (p *process) problem(text string) { p.state.problem(text) }
 func (p *process) fail(err error) {
 	p.state.failed(err, failureDelay)
 	restart := time.After(failureDelay)
+	p.leave(firstLine(err))
 	machine.SyncAll(failureDelay)
 	<-restart
 	if err := machine.Reboot(); err != nil {

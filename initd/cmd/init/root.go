@@ -25,6 +25,7 @@ import (
 	"github.com/skerryos/skerry/initd/network/timesync"
 	"github.com/skerryos/skerry/initd/service"
 	"github.com/skerryos/skerry/initd/slot"
+	"github.com/skerryos/skerry/initd/update"
 )
 
 // Where the device's own state is, beside that of the cluster.
@@ -46,8 +47,10 @@ type root struct {
 	services  atomic.Pointer[service.Supervisor] // set by the boot sequence, asked by others
 	journal   *journal.Journal
 	slots     slot.Backend
+	updater   *update.Updater // nil when there is something wrong with it
+	crash     string          // why the kernel crashed before this boot, as far as it could say it
 	clock     *timesync.Syncer
-	healthy   bool
+	unhealthy error // why the machine is not healthy
 }
 
 func (r *root) actions() map[string]boot.Action {
@@ -58,9 +61,11 @@ func (r *root) actions() map[string]boot.Action {
 		"watchdog":        r.startWatchdog,
 		"data":            r.data,
 		"boot-partition":  r.bootPartition,
+		"reset":           r.reset,
 		"etc":             r.etc,
 		"identity":        r.identity,
 		"clock":           func(context.Context) error { return r.restoreClock() },
+		"upgrade":         r.upgrade,
 		"config":          r.configure,
 		"network":         r.startNetwork,
 		"time":            r.startTime,

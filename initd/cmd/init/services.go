@@ -98,30 +98,31 @@ func (r *root) configureNode() error {
 // waitHealthy waits for the services, but not for ever: the other slot may do better.
 func (r *root) waitHealthy(ctx context.Context) error {
 	limit := healthTimeout
-	if status, err := r.slots.Status(r.cmdline.slot); err == nil && !status.Good {
-		if other, err := r.slots.Status(r.cmdline.slot.Other()); err == nil && other.Bootable() {
-			limit = trialTimeout
-		}
+	if r.trial.Load() {
+		limit = trialTimeout
 	}
+	r.state.deadline(r.trial.Load(), time.Now().Add(limit))
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not ready after %v", limit))
 	defer cancel()
-	if err := r.supervisor().WaitUp(ctx); err != nil {
-		return err
+	r.unhealthy = r.supervisor().WaitUp(ctx)
+	r.checked(serviceCheck, r.unhealthy)
+	if r.unhealthy == nil {
+		r.uncordon(ctx)
 	}
-	r.healthy = true
-	return nil
+	return r.unhealthy
 }
 
-// markGood fails, and by that restarts the machine, only when it is a slot on trial that has failed and the other one can
-// be booted. A slot that was good before, or that there is no other one for, stays up for somebody to look at.
-func (r *root) markGood(context.Context) error {
+// markGood commits a slot that is healthy. It fails, and by that restarts the machine, only when a slot on trial is not and
+// the other one can be booted. A slot that was good before, or that there is no other one for, stays up for somebody to look at.
+func (r *root) markGood(ctx context.Context) error {
 	mine, err := r.slots.Status(r.cmdline.slot)
 	if err != nil {
 		r.problem(err.Error())
 		return nil
 	}
-	if r.healthy {
-		if err = r.slots.MarkGood(r.cmdline.slot); err == nil {
+	if r.unhealthy == nil {
+		if err = r.commit(); err == nil {
+			r.report(ctx)
 			return nil
 		}
 		r.problem(err.Error())
@@ -130,13 +131,42 @@ func (r *root) markGood(context.Context) error {
 		return nil
 	}
 	r.state.tries(mine.Left)
-	if r.healthy {
+	if r.unhealthy == nil {
 		return nil
 	}
 	other, err := r.slots.Status(r.cmdline.slot.Other())
 	if err == nil && other.Bootable() {
-		return fmt.Errorf("slot %s on trial did not become ready; slot %s is booted again when its %d attempts are used up", r.cmdline.slot, r.cmdline.slot.Other(), mine.Left)
+		return r.giveUp(mine.Left)
 	}
 	r.problem(fmt.Sprintf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot))
 	return nil
+}
+
+// commit keeps the running slot.
+func (r *root) commit() error {
+	if r.updater == nil {
+		return r.slots.MarkGood(r.cmdline.slot)
+	}
+	if err := r.updater.Commit(); err != nil {
+		return err
+	}
+	if r.trial.CompareAndSwap(true, false) {
+		r.state.committed()
+		r.logf("version %s in slot %s is committed", r.cmdline.version, r.cmdline.slot)
+		return r.lastWords().Clear()
+	}
+	return nil
+}
+
+// giveUp notes why this attempt has failed, which the boot loader has counted.
+func (r *root) giveUp(left int) error {
+	if r.updater != nil {
+		if err := r.updater.NoteFailure(r.unhealthy.Error()); err != nil {
+			r.logf("%v", err)
+		}
+	}
+	if left == 0 {
+		return fmt.Errorf("slot %s on trial: %w; slot %s is booted again", r.cmdline.slot, r.unhealthy, r.cmdline.slot.Other())
+	}
+	return fmt.Errorf("slot %s on trial: %w; it is tried again, %d times at most, before slot %s is", r.cmdline.slot, r.unhealthy, left, r.cmdline.slot.Other())
 }

@@ -60,6 +60,9 @@ const (
 // stop carries the way down out as far as it goes.
 func (r *root) stop(reason string, why ending) {
 	r.state.stopping(reason)
+	if r.trial.Load() && why == asked {
+		r.leave("the machine was asked to stop before it was healthy")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	for _, step := range r.teardown(why) {

@@ -22,8 +22,9 @@ type state struct {
 	mu       sync.Mutex
 	now      v1.State
 	timeline v1.Timeline
-	done     bool // the boot sequence
-	ready    bool // all services
+	done     bool   // the boot sequence
+	ready    bool   // all services
+	note     string // what a machine that is well has to say
 }
 
 func newState(c *console) *state {
@@ -62,10 +63,10 @@ func (s *state) judge() {
 	case len(s.now.Problems) > 0:
 		s.now.Phase, s.now.Message = v1.Degraded, s.now.Problems[len(s.now.Problems)-1]
 	default:
-		s.now.Phase, s.now.Message = v1.Ready, ""
+		s.now.Phase, s.now.Message = v1.Ready, s.note
 		for _, u := range s.now.Services {
 			if u.Name == clusterUnit && u.Status != "" {
-				s.now.Message = u.Status
+				s.now.Message = strings.TrimPrefix(s.note+"; "+u.Status, "; ")
 			}
 		}
 	}
@@ -74,6 +75,9 @@ func (s *state) judge() {
 // line is the state line: who, where, how, and since when it matters, why.
 func (s *state) line() string {
 	parts := []string{fmt.Sprintf("skerry %s (%s) slot %s", s.now.Version, s.now.Board, s.now.Slot)}
+	if s.now.Trial {
+		parts[0] += " on trial"
+	}
 	if s.now.Hostname != "" {
 		parts = append(parts, s.now.Hostname)
 	}
@@ -100,6 +104,35 @@ func (s *state) addresses(list []string) { s.change(func(n *v1.State) { n.Addres
 func (s *state) synced() { s.change(func(n *v1.State) { n.TimeSynced = true }) }
 
 func (s *state) tries(left int) { s.change(func(n *v1.State) { n.Tries = left }) }
+
+// notice is said beside the state, until the machine restarts.
+func (s *state) notice(text string) {
+	s.console.log(text)
+	s.change(func(*v1.State) { s.note = text })
+}
+
+// deadline is when a machine that starts is given up, if it is on trial.
+func (s *state) deadline(trial bool, at time.Time) {
+	if trial {
+		s.change(func(n *v1.State) { n.Trial, n.Deadline = true, at })
+	}
+}
+
+func (s *state) committed() {
+	s.change(func(n *v1.State) { n.Trial, n.Deadline, n.Tries = false, time.Time{}, -1 })
+}
+
+// check keeps the last result of a check.
+func (s *state) check(c v1.Check) {
+	s.change(func(n *v1.State) {
+		i := slices.IndexFunc(n.Checks, func(x v1.Check) bool { return x.Name == c.Name })
+		if i < 0 {
+			n.Checks = append(n.Checks, c)
+		} else {
+			n.Checks[i] = c
+		}
+	})
+}
 
 // problem adds what a person should know, once, on a line of its own.
 func (s *state) problem(text string) {

@@ -44,7 +44,7 @@ Further commands, each with its own --help, also under a link of that name:
   skerryd kubectl get nodes`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), versionCommand())
+	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), snapshotCommand(), upgradeCommand(), versionCommand())
 	return root
 }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/skerryos/skerry/initd/api"
+	v1 "github.com/skerryos/skerry/initd/api/v1"
+	"github.com/skerryos/skerry/initd/snapshot"
+)
+
+// clusterProgram is the Kubernetes runtime; an image without it has nothing to drain and no datastore.
+const clusterProgram = "/usr/bin/skerryd"
+
+// apiMain is the process skerry-api.
+func apiMain() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	// Process 1 takes SIGTERM as reboot and SIGUSR2 as poweroff.
+	reboot := func() error { return syscall.Kill(1, syscall.SIGTERM) }
+	o := api.Options{Reboot: reboot, PowerOff: func() error { return syscall.Kill(1, syscall.SIGUSR2) }, Reset: requestReset}
+	if u, err := newUpgrades(reboot); err != nil {
+		slog.Error("the device cannot be upgraded", "reason", err)
+	} else {
+		o.Upgrades = u
+	}
+	if _, err := os.Stat(clusterProgram); err == nil {
+		o.Snapshots = snapshots{newSnapshots()}
+	}
+	return api.Main(ctx, o)
+}
+
+// runCluster runs the Kubernetes runtime's program for a task, with a text to its input.
+func runCluster(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, clusterProgram, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", args[0], err, trimmed(out))
+	}
+	slog.Info(trimmed(out), "task", args[0])
+	return nil
+}
+
+// snapshots are those of the device API, which runs while the datastore is in use.
+type snapshots struct{ store *snapshot.Store }
+
+func (s snapshots) List() ([]v1.Snapshot, error) {
+	list, err := s.store.List()
+	out := []v1.Snapshot{}
+	for _, i := range list {
+		out = append(out, v1Snapshot(i))
+	}
+	return out, err
+}
+
+func v1Snapshot(i snapshot.Info) v1.Snapshot {
+	return v1.Snapshot{Name: i.Name, Created: i.Created, Bytes: i.Bytes, Version: i.Version, Reason: string(i.Reason)}
+}
+
+// snapshotTimeout bounds the copy of a datastore on a slow card.
+const snapshotTimeout = 5 * time.Minute
+
+func (s snapshots) Create(ctx context.Context) (v1.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	if _, err := os.Stat(datastoreDir); err != nil {
+		return v1.Snapshot{}, &api.Refusal{Status: 409, Err: errors.New("there is no datastore to take a snapshot of: this node is an agent, or its control plane has not started yet"),
+			Hint: "ask a server of the cluster"}
+	}
+	c, err := readCommandLine()
+	if err != nil {
+		return v1.Snapshot{}, err
+	}
+	i, err := s.store.Adopt(snapshot.Info{Version: c.version, Reason: snapshot.Asked}, func(dir string) error {
+		return runCluster(ctx, "snapshot", datastoreDir, dir)
+	})
+	return v1Snapshot(i), err
+}
+
+func (s snapshots) Restore(name string) error {
+	err := s.store.Request(name)
+	if errors.Is(err, snapshot.ErrNotFound) {
+		return &api.Refusal{Status: 404, Err: err, Hint: "GET /v1/snapshots lists those that there are; nothing was changed"}
+	}
+	return err
+}

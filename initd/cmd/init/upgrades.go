@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/skerryos/skerry/initd/api"
+	v1 "github.com/skerryos/skerry/initd/api/v1"
+	"github.com/skerryos/skerry/initd/bundle"
+	"github.com/skerryos/skerry/initd/slot"
+	"github.com/skerryos/skerry/initd/update"
+)
+
+// upgrades are what the device API does about them. Whoever writes, by the network, by itself or from a stick, comes by here.
+type upgrades struct {
+	*update.Updater
+	reboot func() error
+	// drain makes the node ready for a restart, undrain takes that back.
+	drain, undrain func(context.Context) error
+
+	mu       sync.Mutex
+	activity string
+	trying   bool
+}
+
+func newUpgrades(reboot func() error) (*upgrades, error) {
+	c, err := readCommandLine()
+	if err != nil {
+		return nil, err
+	}
+	disk, err := findDisk()
+	if err != nil {
+		return nil, err
+	}
+	updater, err := newUpdater(c, disk, newSlots())
+	if err != nil {
+		return nil, err
+	}
+	return &upgrades{Updater: updater, reboot: reboot, drain: drainNode, undrain: undrainNode}, nil
+}
+
+// doing shows what is done at this moment; empty is nothing.
+func (u *upgrades) doing(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.activity = fmt.Sprintf(format, args...)
+}
+
+// Describe implements [api.Upgrades].
+func (u *upgrades) Describe(s *v1.State) error {
+	rec, err := u.Status()
+	if err != nil {
+		return err
+	}
+	id, err := os.ReadFile(machineIDFile)
+	if err != nil {
+		return err
+	}
+	s.MachineID = trimmed(id)
+	up := rec.Upgrade
+	s.Slots = nil
+	for _, n := range []slot.Name{slot.A, slot.B} {
+		status, err := u.Slots.Status(n)
+		if err != nil {
+			return err
+		}
+		out := v1.Slot{Name: string(n), Running: n == u.Running.Slot, Present: status.Present, Good: status.Good}
+		if !status.Good {
+			out.Tries = status.Left
+		}
+		switch {
+		case out.Running:
+			out.Version = u.Running.Version
+		case n == up.Target:
+			out.Version = up.Version
+		case up.Version == u.Running.Version:
+			out.Version = up.From
+		}
+		s.Slots = append(s.Slots, out)
+	}
+	s.Update = u.describe(rec)
+	return nil
+}
+
+func (u *upgrades) describe(rec update.Record) *v1.Update {
+	u.mu.Lock()
+	activity := u.activity
+	u.mu.Unlock()
+	up := rec.Upgrade
+	out := &v1.Update{
+		State: string(up.State), Activity: activity, Version: up.Version, From: up.From, Target: string(up.Target),
+		Bundle: up.Bundle, Chunk: up.Chunk, Chunks: up.Chunks, Attempts: up.Attempts, Reason: up.Reason,
+		Started: up.Started, Changed: up.Changed, Floor: max(rec.Floor, u.Running.Floor),
+	}
+	for _, f := range rec.Failed {
+		out.Failed = append(out.Failed, v1.FailedVersion{Version: f.Version, Reason: f.Reason, Time: f.Time})
+	}
+	return out
+}
+
+// Upload implements [api.Upgrades].
+func (u *upgrades) Upload(ctx context.Context, body io.Reader, from int, force bool) error {
+	b, err := u.Open(body)
+	if err != nil {
+		return u.refusal(err)
+	}
+	return u.Write(ctx, b, from, body, force)
+}
+
+// Write writes an opened bundle whose stream goes on with that chunk.
+func (u *upgrades) Write(ctx context.Context, b *bundle.Reader, from int, rest io.Reader, force bool) error {
+	w, err := u.Begin(b, force)
+	if err != nil {
+		return u.refusal(err)
+	}
+	u.doing("writing version %s to slot %s", b.Manifest().Version, u.Running.Slot.Other())
+	defer u.doing("")
+	if err := errors.Join(u.write(ctx, w, b, from, rest), w.Close()); err != nil {
+		return u.refusal(err)
+	}
+	slog.Info("an upgrade is written", "version", b.Manifest().Version, "signer", b.Signer())
+	return nil
+}
+
+func (u *upgrades) write(ctx context.Context, w *update.Writer, b *bundle.Reader, from int, rest io.Reader) error {
+	if from > w.Chunk() {
+		return &api.Refusal{Status: http.StatusConflict, Err: fmt.Errorf("the transfer must go on from chunk %d, not from %d", w.Chunk(), from),
+			Hint: "send the header and the chunks from there on; what was written before stays"}
+	}
+	if from > 0 {
+		if err := b.Resume(from, rest); err != nil {
+			return &api.Refusal{Status: http.StatusBadRequest, Err: err, Hint: "send the header and all chunks"}
+		}
+	}
+	of := b.Manifest().Version
+	w.Progress = func(done, chunks int) { u.doing("writing version %s: %d of %d chunks", of, done, chunks) }
+	return w.Run(ctx)
+}
+
+// refusal gives an error the status that tells a client what it can do.
+func (u *upgrades) refusal(err error) error {
+	r := &api.Refusal{Err: err}
+	switch {
+	case has[*api.Refusal](err):
+		r, _ = errors.AsType[*api.Refusal](err)
+	case has[*update.BusyError](err):
+		r.Status, r.Hint = http.StatusConflict, "wait until it has ended; GET /v1/status tells how far it is"
+	case has[*update.RefusedError](err):
+		refused, _ := errors.AsType[*update.RefusedError](err)
+		r.Status, r.Hint, r.Forceable = http.StatusPreconditionFailed, "use a bundle that fits this device", refused.Forceable
+		if refused.Forceable {
+			r.Hint = "force it if you mean it"
+		}
+	case has[*bundle.UntrustedError](err):
+		r.Status, r.Hint = http.StatusForbidden, "sign the bundle with a key that the device trusts"
+	case has[*os.PathError](err):
+		return err // a disk's failure, not the client's
+	default:
+		r.Status, r.Hint = http.StatusBadRequest, "send the bundle again; what was written stays, and the transfer goes on from there"
+	}
+	if r.Status == http.StatusConflict && r.Update == nil {
+		if rec, err := u.Status(); err == nil {
+			r.Update = u.describe(rec)
+		}
+	}
+	return r
+}
+
+func has[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// Try implements [api.Upgrades]. The work is done in the background, because the client's connection does not live through it.
+func (u *upgrades) Try() error {
+	rec, err := u.Status()
+	if err != nil {
+		return err
+	}
+	if rec.Upgrade.State != update.Written {
+		return &api.Refusal{Status: http.StatusConflict, Err: fmt.Errorf("there is nothing to try: %v", rec.Upgrade),
+			Hint: "upgrade first", Update: u.describe(rec)}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.trying {
+		return nil // it is under way
+	}
+	u.trying, u.activity = true, "draining the node"
+	go func() {
+		if err := u.try(); err != nil {
+			slog.Error("the upgrade is not tried", "reason", err)
+			u.mu.Lock()
+			u.trying, u.activity = false, "the upgrade is not tried: "+err.Error()
+			u.mu.Unlock()
+		}
+	}()
+	return nil
+}
+
+// drainTimeout is how long a drain may take in all, in which pod disruption budgets are respected.
+const drainTimeout = 3 * time.Minute
+
+func (u *upgrades) try() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if err := u.drain(ctx); err != nil {
+		// The pods that are left are stopped with the machine, in order.
+		slog.Warn("the node is not drained entirely", "reason", err)
+	}
+	u.doing("installing the boot image")
+	if err := u.Updater.Try(); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		return errors.Join(err, u.undrain(ctx))
+	}
+	u.doing("restarting")
+	return u.reboot()
+}
+
+// Commit implements [api.Upgrades].
+func (u *upgrades) Commit() error { return u.refused(u.Updater.Commit()) }
+
+// Rollback implements [api.Upgrades].
+func (u *upgrades) Rollback(reason string) error { return u.refused(u.Updater.Rollback(reason)) }
+
+func (u *upgrades) refused(err error) error {
+	if err == nil {
+		return nil
+	}
+	return u.refusal(err)
+}
