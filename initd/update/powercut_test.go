@@ -11,6 +11,7 @@ import (
 
 	"github.com/skerryos/skerry/initd/slot/slottest"
 	. "github.com/skerryos/skerry/initd/update"
+	. "github.com/skerryos/skerry/initd/update/updatetest"
 )
 
 // A goal is what an operator wants, and how the new version behaves.
@@ -31,10 +32,10 @@ func (g goal) back() bool { return g.dies || g.unhealthy || g.bundle == nil }
 func (m *machine) drive(g goal, old string) error {
 	for range 20 {
 		if !m.up {
-			if err := m.powerOn(); err != nil {
+			if err := m.PowerOn(); err != nil {
 				return err
 			}
-			if g.dies && m.running.Version == g.version {
+			if g.dies && m.Running.Version == g.version {
 				continue
 			}
 			again, err := m.processOne(g)
@@ -48,12 +49,12 @@ func (m *machine) drive(g goal, old string) error {
 		}
 		done, err := m.operate(g, old)
 		if err != nil || done {
-			return errors.Join(err, m.check())
+			return errors.Join(err, m.Check())
 		}
 		m.up = false
 	}
 	rec, err := m.updater().Status()
-	return fmt.Errorf("no end: version %s runs, %v (%w), boot state %s", m.running.Version, rec.Upgrade, err, m.slots)
+	return fmt.Errorf("no end: version %s runs, %v (%w), boot state %s", m.Running.Version, rec.Upgrade, err, m.Slots)
 }
 
 // processOne tells whether the machine must be restarted.
@@ -84,7 +85,7 @@ func (m *machine) operate(g goal, old string) (done bool, err error) {
 	}
 	up := rec.Upgrade
 	switch {
-	case up.State == RolledBack && up.Version == g.version && m.running.Version == old:
+	case up.State == RolledBack && up.Version == g.version && m.Running.Version == old:
 		if !g.back() {
 			return false, fmt.Errorf("a good version was rolled back: %s", up.Reason)
 		}
@@ -92,15 +93,15 @@ func (m *machine) operate(g goal, old string) (done bool, err error) {
 			return false, fmt.Errorf("rolled back for the reason %q", up.Reason)
 		}
 		return true, nil
-	case up.State == Trying || up.State == RolledBack && up.Target == m.running.Slot:
+	case up.State == Trying || up.State == RolledBack && up.Target == m.Running.Slot:
 		return false, nil
 	case g.bundle == nil:
 		return false, u.Rollback("the operator said so")
-	case up.State == Committed && m.running.Version == g.version:
+	case up.State == Committed && m.Running.Version == g.version:
 		if g.back() {
 			return false, errors.New("a bad version was committed")
 		}
-		other, err := m.slots.Status(m.running.Slot.Other())
+		other, err := m.Slots.Status(m.Running.Slot.Other())
 		if err == nil && !other.Good {
 			err = errors.New("there is no other slot to go back to")
 		}
@@ -137,12 +138,12 @@ func (e *enumeration) run(m *machine, g goal, old string, lucks, depth int) {
 			return
 		}
 		e.cuts++
-		state := left.slots.String()
+		state := left.Slots.String()
 		if err := left.drive(g, old); err != nil {
 			e.problems = append(e.problems, fmt.Sprintf("%s: %s with boot state %s: %v", g.name, how, state, err))
 		}
 	}
-	m.onStep(func() error {
+	m.OnStep(func() error {
 		e.points++
 		for i, luck := range slottest.Lucks(e.random, lucks) {
 			try(m.cut(luck), fmt.Sprintf("power cut %d.%d", e.points, i))
@@ -155,7 +156,7 @@ func (e *enumeration) run(m *machine, g goal, old string, lucks, depth int) {
 	if err := m.drive(g, old); err != nil {
 		e.problems = append(e.problems, fmt.Sprintf("%s: %v", g.name, err))
 	}
-	m.onStep(nil)
+	m.OnStep(nil)
 }
 
 // found is the index of the problem that is enough, or -1.
@@ -166,14 +167,14 @@ func (e *enumeration) found() int {
 // goals lead a device from the factory through its life, each from where the one before has ended.
 func goals(t testing.TB) []goal {
 	return []goal{
-		{name: "upgrade from a to b", version: "2.0.0", bundle: skb(t, "2.0.0", owner, nil)},
-		{name: "upgrade from b to a that never becomes healthy", version: "3.0.0", bundle: skb(t, "3.0.0", owner, nil), unhealthy: true},
-		{name: "upgrade from b to a that panics", version: "3.0.1", bundle: skb(t, "3.0.1", owner, nil), dies: true},
-		{name: "downgrade from b to a", version: "1.5.0", bundle: skb(t, "1.5.0", owner, nil)},
+		{name: "upgrade from a to b", version: "2.0.0", bundle: Bundle(t, "2.0.0", Owner, nil)},
+		{name: "upgrade from b to a that never becomes healthy", version: "3.0.0", bundle: Bundle(t, "3.0.0", Owner, nil), unhealthy: true},
+		{name: "upgrade from b to a that panics", version: "3.0.1", bundle: Bundle(t, "3.0.1", Owner, nil), dies: true},
+		{name: "downgrade from b to a", version: "1.5.0", bundle: Bundle(t, "1.5.0", Owner, nil)},
 		{name: "back from a to b", version: "1.5.0"},
-		{name: "upgrade from b to a after all that", version: "4.0.0", bundle: skb(t, "4.0.0", owner, nil)},
-		{name: "upgrade from a to b that panics", version: "4.0.1", bundle: skb(t, "4.0.1", owner, nil), dies: true},
-		{name: "upgrade from a to b that never becomes healthy", version: "4.0.2", bundle: skb(t, "4.0.2", owner, nil), unhealthy: true},
+		{name: "upgrade from b to a after all that", version: "4.0.0", bundle: Bundle(t, "4.0.0", Owner, nil)},
+		{name: "upgrade from a to b that panics", version: "4.0.1", bundle: Bundle(t, "4.0.1", Owner, nil), dies: true},
+		{name: "upgrade from a to b that never becomes healthy", version: "4.0.2", bundle: Bundle(t, "4.0.2", Owner, nil), unhealthy: true},
 	}
 }
 
@@ -186,8 +187,8 @@ func TestPowerCuts(t *testing.T) {
 	for _, g := range goals(t) {
 		before := e.cuts
 		e.run(m, g, old, 4, 2)
-		t.Logf("%-50s %6d cuts, boot state %s", g.name, e.cuts-before, m.slots)
-		if old = m.running.Version; old == "1.5.0" {
+		t.Logf("%-50s %6d cuts, boot state %s", g.name, e.cuts-before, m.Slots)
+		if old = m.Running.Version; old == "1.5.0" {
 			old = "2.0.0" // the next goal is to go back
 		}
 	}
@@ -207,11 +208,11 @@ func TestPowerCutsFindMistakes(t *testing.T) {
 		plant       func(*machine)
 	}{
 		{"the root partition is not synced before the boot image is installed", "slot b can be booted, but its root partition is not version 2.0.0", func(m *machine) {
-			for _, r := range m.roots {
-				r.noSync = true
+			for _, r := range m.Roots {
+				r.NoSync = true
 			}
 		}},
-		{"the boot image is not synced where it waits", "is damaged", func(m *machine) { m.scratch.noSync = true }},
+		{"the boot image is not synced where it waits", "is damaged", func(m *machine) { m.Scratch.NoSync = true }},
 		{"what boots a slot stays while its root partition is overwritten", "slot a can be booted, but its root partition is not version 1.0.0",
 			func(m *machine) { m.keepImage = true }},
 	} {
@@ -219,8 +220,8 @@ func TestPowerCutsFindMistakes(t *testing.T) {
 			e := &enumeration{random: rand.New(rand.NewPCG(1, 2)), until: c.until}
 			m := factory("1.0.0")
 			c.plant(m)
-			e.run(m, goal{name: "to b", version: "2.0.0", bundle: skb(t, "2.0.0", owner, nil)}, "1.0.0", 1, 1)
-			e.run(m, goal{name: "to a", version: "3.0.0", bundle: skb(t, "3.0.0", owner, nil)}, "2.0.0", 1, 1)
+			e.run(m, goal{name: "to b", version: "2.0.0", bundle: Bundle(t, "2.0.0", Owner, nil)}, "1.0.0", 1, 1)
+			e.run(m, goal{name: "to a", version: "3.0.0", bundle: Bundle(t, "3.0.0", Owner, nil)}, "2.0.0", 1, 1)
 			i := e.found()
 			if i < 0 {
 				t.Fatalf("%d cuts have shown %d problems, and none of them is: %s", e.cuts, len(e.problems), c.until)

@@ -15,6 +15,7 @@ import (
 	"github.com/skerryos/skerry/initd/bundle"
 	"github.com/skerryos/skerry/initd/slot"
 	. "github.com/skerryos/skerry/initd/update"
+	. "github.com/skerryos/skerry/initd/update/updatetest"
 )
 
 var golden = flag.Bool("update", false, "write golden files")
@@ -23,7 +24,7 @@ var golden = flag.Bool("update", false, "write golden files")
 func booted(t *testing.T) *machine {
 	t.Helper()
 	m := factory("1.0.0")
-	if err := m.powerOn(); err != nil {
+	if err := m.PowerOn(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.processOne(goal{}); err != nil {
@@ -51,11 +52,11 @@ func (m *machine) status(t *testing.T) Record {
 
 // all is everything that a refusal must not change.
 func (m *machine) all() string {
-	return m.slots.String() + string(m.store.now) + string(m.roots[slot.A].now) + string(m.roots[slot.B].now) + string(m.scratch.now)
+	return m.Slots.String() + string(m.Store.Now) + string(m.Roots[slot.A].Now) + string(m.Roots[slot.B].Now) + string(m.Scratch.Now)
 }
 
 func TestRefusals(t *testing.T) {
-	good := skb(t, "2.0.0", owner, nil)
+	good := Bundle(t, "2.0.0", Owner, nil)
 	for _, c := range []struct {
 		name    string
 		prepare func(*testing.T, *machine)
@@ -63,44 +64,44 @@ func TestRefusals(t *testing.T) {
 		want    string
 		forced  string // what it says when forced; empty: it is done
 	}{
-		{name: "another board", bundle: skb(t, "2.0.0", owner, func(m *bundle.Manifest) { m.Board = "pi4" }),
+		{name: "another board", bundle: Bundle(t, "2.0.0", Owner, func(m *bundle.Manifest) { m.Board = "pi4" }),
 			want: "it is for board pi4, and this is x86-64", forced: "board"},
-		{name: "another architecture", bundle: skb(t, "2.0.0", owner, func(m *bundle.Manifest) { m.Architecture = "arm64" }),
+		{name: "another architecture", bundle: Bundle(t, "2.0.0", Owner, func(m *bundle.Manifest) { m.Architecture = "arm64" }),
 			want: "it is for architecture arm64, and this is amd64", forced: "architecture"},
-		{name: "below the floor", bundle: skb(t, "2.0.1", owner, func(m *bundle.Manifest) { m.Floor = 6 }), prepare: func(t *testing.T, m *machine) {
-			m.must(t, goal{version: "2.0.0", bundle: skb(t, "2.0.0", owner, func(m *bundle.Manifest) { m.Floor = 7 })}, "1.0.0")
+		{name: "below the floor", bundle: Bundle(t, "2.0.1", Owner, func(m *bundle.Manifest) { m.Floor = 6 }), prepare: func(t *testing.T, m *machine) {
+			m.must(t, goal{version: "2.0.0", bundle: Bundle(t, "2.0.0", Owner, func(m *bundle.Manifest) { m.Floor = 7 })}, "1.0.0")
 		}, want: "its security floor 6 is below 7", forced: "floor"},
-		{name: "below the image's own floor", bundle: good, prepare: func(_ *testing.T, m *machine) { m.running.Floor = 3 },
+		{name: "below the image's own floor", bundle: good, prepare: func(_ *testing.T, m *machine) { m.Running.Floor = 3 },
 			want: "its security floor 0 is below 3", forced: "floor"},
-		{name: "runs already", bundle: skb(t, "1.0.0", owner, nil), want: "version 1.0.0 runs already"},
+		{name: "runs already", bundle: Bundle(t, "1.0.0", Owner, nil), want: "version 1.0.0 runs already"},
 		{name: "has failed", bundle: good, prepare: func(t *testing.T, m *machine) {
 			m.must(t, goal{version: "2.0.0", bundle: good, unhealthy: true}, "1.0.0")
 		}, want: "version 2.0.0 has failed here before (containerd did not start)"},
-		{name: "is on trial", bundle: skb(t, "3.0.0", owner, nil), prepare: func(t *testing.T, m *machine) {
+		{name: "is on trial", bundle: Bundle(t, "3.0.0", Owner, nil), prepare: func(t *testing.T, m *machine) {
 			u := m.updater()
 			if err := errors.Join(write(u, bytes.NewReader(good), false), u.Try()); err != nil {
 				t.Fatal(err)
 			}
 		}, want: "there is one already: upgrade to version 2.0.0 in slot b: trying", forced: "one already"},
-		{name: "is about to go back", bundle: skb(t, "3.0.0", owner, nil), prepare: func(t *testing.T, m *machine) {
+		{name: "is about to go back", bundle: Bundle(t, "3.0.0", Owner, nil), prepare: func(t *testing.T, m *machine) {
 			m.must(t, goal{version: "2.0.0", bundle: good}, "1.0.0")
 			if err := m.updater().Rollback("it is slow"); err != nil {
 				t.Fatal(err)
 			}
 		}, want: "version 2.0.0 in slot b: rolled back, it is slow", forced: "restart"},
 		{name: "not healthy yet", bundle: good, prepare: func(t *testing.T, m *machine) {
-			if err := errors.Join(m.slots.Install(slot.B, bytes.NewReader(image(slot.B, "1.0.0")), bootSize, 1), m.slots.MarkGood(slot.B), m.slots.MarkBad(slot.A)); err != nil {
+			if err := errors.Join(m.Slots.Install(slot.B, bytes.NewReader(Image(slot.B, "1.0.0")), BootSize, 1), m.Slots.MarkGood(slot.B), m.Slots.MarkBad(slot.A)); err != nil {
 				t.Fatal(err)
 			}
 		}, want: "slot a, which runs, is not marked good yet", forced: "not marked good"},
-		{name: "another upgrade is running", bundle: good, prepare: func(_ *testing.T, m *machine) { m.locked = true },
+		{name: "another upgrade is running", bundle: good, prepare: func(_ *testing.T, m *machine) { m.Locked = true },
 			want: "only one upgrade at a time; there is one already: no upgrade is under way (locked)", forced: "locked"},
-		{name: "root partition too small", bundle: good, prepare: func(_ *testing.T, m *machine) { m.roots[slot.B].capacity = rootSize - 1 },
+		{name: "root partition too small", bundle: good, prepare: func(_ *testing.T, m *machine) { m.Roots[slot.B].Capacity = RootSize - 1 },
 			want: "artefact root has 12288 bytes, and the root partition of slot b has room for 12287", forced: "room"},
-		{name: "data partition full", bundle: good, prepare: func(_ *testing.T, m *machine) { m.scratch.capacity = bootSize - 1 },
+		{name: "data partition full", bundle: good, prepare: func(_ *testing.T, m *machine) { m.Scratch.Capacity = BootSize - 1 },
 			want: "artefact boot-b has 3072 bytes, and the data partition has room for 3071", forced: "room"},
-		{name: "not our key", bundle: skb(t, "2.0.0", next, nil), want: "which is not trusted", forced: "not trusted"},
-		{name: "leaves no key", bundle: skb(t, "2.0.0", owner, func(m *bundle.Manifest) { m.Keys.Retire = []string{bundle.KeyID(owner.public)} }),
+		{name: "not our key", bundle: Bundle(t, "2.0.0", Next, nil), want: "which is not trusted", forced: "not trusted"},
+		{name: "leaves no key", bundle: Bundle(t, "2.0.0", Owner, func(m *bundle.Manifest) { m.Keys.Retire = []string{bundle.KeyID(Owner.Public)} }),
 			want: "no trusted key would be left", forced: "no trusted key"},
 		{name: "cut off in its head", bundle: good[:100], want: "EOF", forced: "EOF"},
 	} {
@@ -146,7 +147,7 @@ func (c *counting) Read(p []byte) (int, error) {
 
 func TestResume(t *testing.T) {
 	m := booted(t)
-	all := skb(t, "2.0.0", owner, nil)
+	all := Bundle(t, "2.0.0", Owner, nil)
 	b, err := m.updater().Open(bytes.NewReader(all))
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +194,7 @@ func TestResume(t *testing.T) {
 		t.Error(err)
 	}
 	// Another bundle takes its place.
-	m.must(t, goal{version: "3.0.0", bundle: skb(t, "3.0.0", owner, nil)}, "1.0.0")
+	m.must(t, goal{version: "3.0.0", bundle: Bundle(t, "3.0.0", Owner, nil)}, "1.0.0")
 }
 
 func (m *machine) headerSize(t *testing.T, skb []byte) int64 {
@@ -208,7 +209,7 @@ func (m *machine) headerSize(t *testing.T, skb []byte) int64 {
 func TestCancel(t *testing.T) {
 	m := booted(t)
 	u := m.updater()
-	b, err := u.Open(bytes.NewReader(skb(t, "2.0.0", owner, nil)))
+	b, err := u.Open(bytes.NewReader(Bundle(t, "2.0.0", Owner, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,11 +235,11 @@ func TestCancel(t *testing.T) {
 // A disk that gives back other bytes than were written is found out before anything can be booted.
 func TestReadBack(t *testing.T) {
 	m := booted(t)
-	all := skb(t, "2.0.0", owner, nil)
-	broken := func() error { m.roots[slot.B].now[5] = rootFS("2.0.0")[5] ^ 1; return nil }
-	m.scratch.onStep = broken // the boot image comes after the root
+	all := Bundle(t, "2.0.0", Owner, nil)
+	broken := func() error { m.Roots[slot.B].Now[5] = RootFS("2.0.0")[5] ^ 1; return nil }
+	m.Scratch.OnStep = broken // the boot image comes after the root
 	err := write(m.updater(), bytes.NewReader(all), false)
-	m.scratch.onStep = nil
+	m.Scratch.OnStep = nil
 	if err == nil || !strings.Contains(err.Error(), "artefact root was written, and reads back with SHA-256") {
 		t.Fatalf("error %v", err)
 	}
@@ -261,7 +262,7 @@ func (fullBackend) Install(slot.Name, io.Reader, int64, int) error {
 func TestInstallFails(t *testing.T) {
 	m := booted(t)
 	u := m.updater()
-	if err := write(u, bytes.NewReader(skb(t, "2.0.0", owner, nil)), false); err != nil {
+	if err := write(u, bytes.NewReader(Bundle(t, "2.0.0", Owner, nil)), false); err != nil {
 		t.Fatal(err)
 	}
 	slots := u.Slots
@@ -281,19 +282,19 @@ func TestInstallFails(t *testing.T) {
 // Key changes and floor hold when the version is committed, and not before.
 func TestKeysAndFloor(t *testing.T) {
 	change := func(m *bundle.Manifest) {
-		m.Floor, m.Keys = 7, bundle.KeyChange{Add: []string{next.public.String()}, Retire: []string{bundle.KeyID(owner.public)}}
+		m.Floor, m.Keys = 7, bundle.KeyChange{Add: []string{Next.Public.String()}, Retire: []string{bundle.KeyID(Owner.Public)}}
 	}
-	opens := func(m *machine, by signer) bool {
-		_, err := m.updater().Open(bytes.NewReader(skb(t, "9.9.9", by, nil)))
+	opens := func(m *machine, by Signer) bool {
+		_, err := m.updater().Open(bytes.NewReader(Bundle(t, "9.9.9", by, nil)))
 		return err == nil
 	}
 	m := booted(t)
-	m.must(t, goal{version: "2.0.0", bundle: skb(t, "2.0.0", owner, change), unhealthy: true}, "1.0.0")
-	if !opens(m, owner) || opens(m, next) || m.status(t).Floor != 0 {
+	m.must(t, goal{version: "2.0.0", bundle: Bundle(t, "2.0.0", Owner, change), unhealthy: true}, "1.0.0")
+	if !opens(m, Owner) || opens(m, Next) || m.status(t).Floor != 0 {
 		t.Error("a version that was rolled back has changed keys or floor")
 	}
-	m.must(t, goal{version: "2.0.1", bundle: skb(t, "2.0.1", owner, change)}, "1.0.0")
-	if opens(m, owner) || !opens(m, next) || m.status(t).Floor != 7 {
+	m.must(t, goal{version: "2.0.1", bundle: Bundle(t, "2.0.1", Owner, change)}, "1.0.0")
+	if opens(m, Owner) || !opens(m, Next) || m.status(t).Floor != 7 {
 		t.Error("a version that was committed has not changed keys or floor")
 	}
 	if got := m.status(t).Failed; len(got) != 1 || got[0].Version != "2.0.0" {
@@ -305,12 +306,12 @@ func TestKeysAndFloor(t *testing.T) {
 func TestRollbackBeforeTrial(t *testing.T) {
 	m := booted(t)
 	u := m.updater()
-	if err := errors.Join(write(u, bytes.NewReader(skb(t, "2.0.0", owner, nil)), false), u.Try(), u.Rollback("changed my mind")); err != nil {
+	if err := errors.Join(write(u, bytes.NewReader(Bundle(t, "2.0.0", Owner, nil)), false), u.Try(), u.Rollback("changed my mind")); err != nil {
 		t.Fatal(err)
 	}
 	m.up = false
-	if err := m.powerOn(); err != nil || m.running.Version != "1.0.0" {
-		t.Errorf("version %s runs, %v", m.running.Version, err)
+	if err := m.PowerOn(); err != nil || m.Running.Version != "1.0.0" {
+		t.Errorf("version %s runs, %v", m.Running.Version, err)
 	}
 	if err := m.updater().Rollback("again"); err == nil || !strings.Contains(err.Error(), "slot b has no system that works") {
 		t.Errorf("error %v", err)
@@ -320,10 +321,10 @@ func TestRollbackBeforeTrial(t *testing.T) {
 // A disk that was flashed anew, with the data partition kept, has a record of something else.
 func TestStaleRecord(t *testing.T) {
 	m := booted(t)
-	m.must(t, goal{version: "2.0.0", bundle: skb(t, "2.0.0", owner, nil)}, "1.0.0")
+	m.must(t, goal{version: "2.0.0", bundle: Bundle(t, "2.0.0", Owner, nil)}, "1.0.0")
 	fresh := factory("5.0.0")
-	fresh.store = m.store
-	if err := fresh.powerOn(); err != nil {
+	fresh.Store = m.Store
+	if err := fresh.PowerOn(); err != nil {
 		t.Fatal(err)
 	}
 	if v, err := fresh.updater().AtBoot(""); v != Normal || err != nil {
@@ -336,13 +337,13 @@ func TestStaleRecord(t *testing.T) {
 
 func TestDamagedRecord(t *testing.T) {
 	m := booted(t)
-	m.store.now = []byte(`{"upgrade": {"sta`)
+	m.Store.Now = []byte(`{"upgrade": {"sta`)
 	if v, err := m.updater().AtBoot(""); v != Normal || err != nil {
 		t.Errorf("%s, %v", v, err)
 	}
-	m.must(t, goal{version: "2.0.0", bundle: skb(t, "2.0.0", owner, nil)}, "1.0.0")
+	m.must(t, goal{version: "2.0.0", bundle: Bundle(t, "2.0.0", Owner, nil)}, "1.0.0")
 	// A state of a later version, which has rolled back to this one.
-	m.store.now = []byte(`{"upgrade": {"state": "pondering", "mood": "good"}, "floor": 7}`)
+	m.Store.Now = []byte(`{"upgrade": {"state": "pondering", "mood": "good"}, "floor": 7}`)
 	if got := m.status(t); got.Upgrade.State != Idle || got.Floor != 7 {
 		t.Errorf("%+v", got)
 	}
@@ -351,11 +352,11 @@ func TestDamagedRecord(t *testing.T) {
 func TestReasonOfLastBoot(t *testing.T) {
 	m := booted(t)
 	u := m.updater()
-	if err := errors.Join(write(u, bytes.NewReader(skb(t, "2.0.0", owner, nil)), false), u.Try()); err != nil {
+	if err := errors.Join(write(u, bytes.NewReader(Bundle(t, "2.0.0", Owner, nil)), false), u.Try()); err != nil {
 		t.Fatal(err)
 	}
 	for range Tries + 1 {
-		if err := m.powerOn(); err != nil {
+		if err := m.PowerOn(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -370,13 +371,13 @@ func TestReasonOfLastBoot(t *testing.T) {
 // The record of a device in the field must stay readable.
 func TestRecord(t *testing.T) {
 	m := booted(t)
-	m.must(t, goal{version: "1.1.0", bundle: skb(t, "1.1.0", owner, nil), unhealthy: true}, "1.0.0")
-	if err := write(m.updater(), bytes.NewReader(skb(t, "2.0.0", owner, func(m *bundle.Manifest) {
-		m.Floor, m.Keys = 7, bundle.KeyChange{Add: []string{next.public.String()}}
+	m.must(t, goal{version: "1.1.0", bundle: Bundle(t, "1.1.0", Owner, nil), unhealthy: true}, "1.0.0")
+	if err := write(m.updater(), bytes.NewReader(Bundle(t, "2.0.0", Owner, func(m *bundle.Manifest) {
+		m.Floor, m.Keys = 7, bundle.KeyChange{Add: []string{Next.Public.String()}}
 	})), false); err != nil {
 		t.Fatal(err)
 	}
-	compare(t, "record.json", m.store.now)
+	compare(t, "record.json", m.Store.Now)
 	var table bytes.Buffer
 	if err := WriteTable(&table); err != nil {
 		t.Fatal(err)
