@@ -55,7 +55,7 @@ var rules = []rule{
 		name:    "siblings on the device are wired in main",
 		reason:  "each can be read, tested and replaced without the others; main hands them to each other by constructor arguments",
 		of:      []string{"initd/..."},
-		except:  []string{"initd/cmd/...", "initd/cluster/...", "initd/config/schema", "initd/update", "initd/slot/slottest"},
+		except:  []string{"initd/cmd/...", "initd/cluster/...", "initd/config/schema", "initd/health", "initd/update", "initd/update/...", "initd/slot/slottest"},
 		never:   []string{module + "initd/..."},
 		allowed: []string{module + "initd/api/v1", module + "initd/version"},
 	},
@@ -67,10 +67,24 @@ var rules = []rule{
 		allowed: []string{module + "initd/bundle", module + "initd/slot"},
 	},
 	{
+		name:    "where upgrades come from drives an upgrade, and nothing else",
+		reason:  "pull and stick differ in how they find a bundle; disks, times and the restart they are given by main",
+		of:      []string{"initd/update/follow", "initd/update/stick"},
+		never:   []string{module + "initd/..."},
+		allowed: []string{module + "initd/bundle", module + "initd/update"},
+	},
+	{
+		name:    "health knows what an operator can ask for, and nothing else",
+		reason:  "its verdict ends a trial: what every device must have working is handed in by main, and nothing of Kubernetes is linked",
+		of:      []string{"initd/health"},
+		never:   []string{module + "initd/..."},
+		allowed: []string{module + "initd/config"},
+	},
+	{
 		name:   "only init touches boot state",
 		reason: "which slot boots next is decided in one place, or a power cut finds two that disagree",
 		of:     []string{"..."},
-		except: []string{"initd/slot", "initd/slot/slottest", "initd/cmd/init", "initd/update"},
+		except: []string{"initd/slot", "initd/slot/slottest", "initd/cmd/init", "initd/update", "initd/update/updatetest"},
 		never:  []string{module + "initd/slot"},
 	},
 	{
@@ -91,8 +105,8 @@ var rules = []rule{
 		name:   "only fetch uses the workstation's network",
 		reason: "what is fetched is verified there; an input that came another way would not be in the lock",
 		of:     []string{"builder/..."},
-		// vm speaks to its own QEMU over sockets of this host.
-		except: []string{"builder/fetch", "builder/fetch/...", "builder/vm"},
+		// vm speaks to its own QEMU over sockets of this host, node to devices: nothing from there comes into an image.
+		except: []string{"builder/fetch", "builder/fetch/...", "builder/vm", "builder/node/..."},
 		never:  []string{"net", "net/http", "net/http/..."},
 	},
 	{
