@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -73,6 +75,12 @@ type Update struct {
 	Rate Bytes `yaml:"rate" jsonschema:"description=Bytes per second of a transfer; unlimited when left out,example=2MiB"`
 	// USB: a removable disk with a bundle on it upgrades the device.
 	USB bool `yaml:"usb" jsonschema:"description=A removable disk with a bundle on it upgrades the device,default=false"`
+}
+
+// BundleURL is URL for a device.
+func (u *Update) BundleURL(board, architecture, version string) string {
+	return strings.NewReplacer(PlaceBoard, url.QueryEscape(board), PlaceArchitecture, url.QueryEscape(architecture),
+		PlaceVersion, url.QueryEscape(version)).Replace(u.URL)
 }
 
 func (c *HealthCheck) key() string { return c.Name }

@@ -64,6 +64,9 @@ func TestParseReadsHealthAndUpdate(t *testing.T) {
 			t.Errorf("%s is at %v, want %s", path, at, want)
 		}
 	}
+	if got, want := got.Skerry.Update.BundleURL("x86-64", "amd64", "1.2.0+a"), "https://updates.example.com/x86-64/amd64.skb?from=1.2.0%2Ba"; got != want {
+		t.Errorf("the bundle is at %s, want %s", got, want)
+	}
 	start, end, zone := got.Skerry.Update.Window.Bounds()
 	_, offset := time.Time{}.In(zone).Zone()
 	if start != 22*time.Hour+30*time.Minute || end != 4*time.Hour || offset != 19800 {
