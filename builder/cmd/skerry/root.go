@@ -22,6 +22,7 @@ func root() *cobra.Command {
 		bundleCommand(),
 		keysCommand(),
 		contextCommand(),
+		nodeCommand(),
 		planCommand(),
 		lockCommand(),
 		explainCommand(),

@@ -258,6 +258,13 @@ func (d *Device) touch() {
 	d.update.Changed = d.update.Changed.Add(time.Second)
 }
 
+// NewKey gives it another key, as a reset does.
+func (d *Device) NewKey() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.makeKey()
+}
+
 // Busy makes it answer the next upgrade requests as if a former connection were still open.
 func (d *Device) Busy(requests int) {
 	d.mu.Lock()
