@@ -124,6 +124,7 @@ func (p *process) runRoot(ctx context.Context) error {
 				return err
 			}
 			p.state.booted()
+			go r.watchHealth(booting)
 		case s := <-stop:
 			end(func() { r.shutdown(s == unix.SIGUSR2 || s == powerSignal) })
 		case <-buttons:

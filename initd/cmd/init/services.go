@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/skerryos/skerry/initd/config"
 	"github.com/skerryos/skerry/initd/service"
@@ -17,11 +16,6 @@ const (
 	servicePath = cgroupRoot + "/system"
 	// clusterUnit is the one whose words the state line repeats.
 	clusterUnit = "skerryd"
-	// healthTimeout is how long a boot may take until all services are ready; it is counted from the start of the services.
-	// A small board with a slow card needs minutes on its first boot.
-	healthTimeout = 15 * time.Minute
-	// trialTimeout is the same for a slot on trial while there is another one to go back to. It never is a first boot.
-	trialTimeout = 5 * time.Minute
 )
 
 // environ is what all services have in their environment.
@@ -95,23 +89,6 @@ func (r *root) configureNode() error {
 	return nil
 }
 
-// waitHealthy waits for the services, but not for ever: the other slot may do better.
-func (r *root) waitHealthy(ctx context.Context) error {
-	limit := healthTimeout
-	if r.trial.Load() {
-		limit = trialTimeout
-	}
-	r.state.deadline(r.trial.Load(), time.Now().Add(limit))
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not ready after %v", limit))
-	defer cancel()
-	r.unhealthy = r.supervisor().WaitUp(ctx)
-	r.checked(serviceCheck, r.unhealthy)
-	if r.unhealthy == nil {
-		r.uncordon(ctx)
-	}
-	return r.unhealthy
-}
-
 // markGood commits a slot that is healthy. It fails, and by that restarts the machine, only when a slot on trial is not and
 // the other one can be booted. A slot that was good before, or that there is no other one for, stays up for somebody to look at.
 func (r *root) markGood(ctx context.Context) error {
@@ -128,6 +105,8 @@ func (r *root) markGood(ctx context.Context) error {
 		r.problem(err.Error())
 	}
 	if mine.Good {
+		r.trial.Store(false) // somebody has committed it without waiting
+		r.state.committed()
 		return nil
 	}
 	r.state.tries(mine.Left)

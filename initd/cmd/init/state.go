@@ -11,6 +11,7 @@ import (
 
 	"github.com/skerryos/skerry/initd/api/v1"
 	"github.com/skerryos/skerry/initd/boot"
+	"github.com/skerryos/skerry/initd/health"
 	"github.com/skerryos/skerry/initd/service"
 )
 
@@ -40,7 +41,9 @@ func (s *state) change(f func(*v1.State)) {
 	if s.done && (s.now.Phase == v1.Starting || s.now.Phase == v1.Ready || s.now.Phase == v1.Degraded) {
 		s.judge()
 	}
-	s.console.status(s.line())
+	if s.now.Version != "" { // before the kernel command line is read there is nothing to say
+		s.console.status(s.line())
+	}
 	writeJSON(v1.StatePath, s.now)
 }
 
@@ -65,7 +68,7 @@ func (s *state) judge() {
 	default:
 		s.now.Phase, s.now.Message = v1.Ready, s.note
 		for _, u := range s.now.Services {
-			if u.Name == clusterUnit && u.Status != "" {
+			if u.Name == clusterUnit && u.State == string(service.Ready) && u.Status != "" {
 				s.now.Message = strings.TrimPrefix(s.note+"; "+u.Status, "; ")
 			}
 		}
@@ -111,25 +114,25 @@ func (s *state) notice(text string) {
 	s.change(func(*v1.State) { s.note = text })
 }
 
-// deadline is when a machine that starts is given up, if it is on trial.
-func (s *state) deadline(trial bool, at time.Time) {
-	if trial {
-		s.change(func(n *v1.State) { n.Trial, n.Deadline = true, at })
-	}
-}
+func (s *state) trial() { s.change(func(n *v1.State) { n.Trial = true }) }
+
+// deadline is when a machine on trial is given up.
+func (s *state) deadline(at time.Time) { s.change(func(n *v1.State) { n.Deadline = at }) }
 
 func (s *state) committed() {
 	s.change(func(n *v1.State) { n.Trial, n.Deadline, n.Tries = false, time.Time{}, -1 })
 }
 
-// check keeps the last result of a check.
-func (s *state) check(c v1.Check) {
+// checks keeps the last results of checks.
+func (s *state) checks(results []health.Result) {
 	s.change(func(n *v1.State) {
-		i := slices.IndexFunc(n.Checks, func(x v1.Check) bool { return x.Name == c.Name })
-		if i < 0 {
-			n.Checks = append(n.Checks, c)
-		} else {
-			n.Checks[i] = c
+		for _, result := range results {
+			c := v1.Check{Name: result.Name, Passed: result.Passed, Reason: result.Reason}
+			if i := slices.IndexFunc(n.Checks, func(x v1.Check) bool { return x.Name == c.Name }); i >= 0 {
+				n.Checks[i] = c
+			} else {
+				n.Checks = append(n.Checks, c)
+			}
 		}
 	})
 }
@@ -169,7 +172,7 @@ func (s *state) unit(u service.Status) {
 		} else {
 			n.Services[i] = next
 		}
-		if n.Phase == v1.Starting && u.Unit == clusterUnit && text != "" {
+		if n.Phase == v1.Starting && u.Unit == clusterUnit && u.State != service.Done && text != "" {
 			n.Message = text
 		}
 	})

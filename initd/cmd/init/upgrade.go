@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	v1 "github.com/skerryos/skerry/initd/api/v1"
 	"github.com/skerryos/skerry/initd/boot"
 	"github.com/skerryos/skerry/initd/machine"
 	"github.com/skerryos/skerry/initd/snapshot"
@@ -59,6 +58,7 @@ func (r *root) upgrade(context.Context) error {
 		return errGivenUp
 	case update.Trial:
 		r.trial.Store(true)
+		r.state.trial()
 		r.logf("version %s in slot %s is on trial, attempt %d of %d", up.Version, up.Target, up.Attempts, update.Tries)
 		return r.keepDatastore(up)
 	}
@@ -182,16 +182,4 @@ func crashReason(dir string) string {
 		}
 	}
 	return ""
-}
-
-// A service's checks come first, under this name.
-const serviceCheck = "services"
-
-// checked shows the result of a check.
-func (r *root) checked(name string, err error) {
-	c := v1.Check{Name: name, Passed: err == nil}
-	if err != nil {
-		c.Reason = err.Error()
-	}
-	r.state.check(c)
 }
