@@ -197,14 +197,16 @@ func readAuthorities(name string) ([]plan.Authority, error) {
 			break
 		}
 		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-			return nil, fmt.Errorf("cannot read the authority %s: it has a secret key, which must not come into an image; give the file with the certificate alone (ca.crt)", name)
+			return nil, fmt.Errorf("cannot read the authority %s: it has a secret key, which must not come into an image; "+
+				"give the file with the certificate alone (ca.crt)", name)
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the authority %s: %w", name, err)
 		}
 		if !cert.IsCA {
-			return nil, fmt.Errorf("cannot read the authority %s: the certificate of %q is not one of an authority; give ca.crt of a context", name, cert.Subject.CommonName)
+			return nil, fmt.Errorf("cannot read the authority %s: the certificate of %q is not one of an authority; "+
+				"give ca.crt of a context", name, cert.Subject.CommonName)
 		}
 		list = append(list, plan.Authority{
 			Name:        cert.Subject.CommonName,

@@ -43,7 +43,8 @@ var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
 func checkName(what, name string) error {
 	if !nameForm.MatchString(name) {
-		return fmt.Errorf("%q cannot be the name of a %s: a name has small letters, digits, dots, underscores and hyphens, 64 at most, and begins with a letter or digit", name, what)
+		return fmt.Errorf("%q cannot be the name of a %s: a name has small letters, digits, dots, underscores and hyphens, 64 at most, "+
+			"and begins with a letter or digit", name, what)
 	}
 	return nil
 }
@@ -209,7 +210,8 @@ func (s Store) Get(name string) (Context, error) {
 	}
 	c := Context{Name: name, Dir: filepath.Join(s.Dir, name)}
 	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
-		return Context{}, fmt.Errorf("there is no context %q in %s; `skerry context list` shows those that are there, `skerry context new %s` makes it: %w", name, s.Dir, name, fs.ErrNotExist)
+		return Context{}, fmt.Errorf("there is no context %q in %s; `skerry context list` shows those that are there, "+
+			"`skerry context new %s` makes it: %w", name, s.Dir, name, fs.ErrNotExist)
 	}
 	current, err := s.Current()
 	if err != nil {

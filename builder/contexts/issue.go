@@ -25,7 +25,8 @@ func (c Context) Issue(dir, holder string, role Role, now time.Time) error {
 	}
 	caKey, err := os.ReadFile(filepath.Join(c.Dir, secretFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot issue a certificate in context %s: its authority's secret key is not here; ask whoever made the context; nothing was written", c.Name)
+		return fmt.Errorf("cannot issue a certificate in context %s: its authority's secret key is not here; ask whoever made the context; "+
+			"nothing was written", c.Name)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot issue a certificate: %w", err)
@@ -71,7 +72,11 @@ func (s Store) Import(dir, name string) (Context, error) {
 		name = strings.TrimPrefix(authority.Subject.CommonName, authorityPrefix)
 	}
 	files := []file{{authorityFile, ca, 0o644}}
-	for _, f := range []file{{name: string(from.Role) + ".crt", mode: 0o644}, {name: string(from.Role) + ".key", mode: 0o600}, {name: devicesFile, mode: 0o600}} {
+	for _, f := range []file{
+		{name: string(from.Role) + ".crt", mode: 0o644},
+		{name: string(from.Role) + ".key", mode: 0o600},
+		{name: devicesFile, mode: 0o600},
+	} {
 		if f.data, err = os.ReadFile(filepath.Join(dir, f.name)); err != nil {
 			return Context{}, fmt.Errorf("cannot import %s: %w; nothing was imported", dir, err)
 		}

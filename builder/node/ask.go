@@ -130,9 +130,10 @@ func (c *Client) Disk(ctx context.Context) (v1.Disk, error) {
 
 // LogOptions choose a part of a log.
 type LogOptions struct {
-	// Follow goes on with what is added, until the context is done or the device restarts. Previous is the older part, which does
-	// not grow.
-	Follow, Previous bool
+	// Follow goes on with what is added, until the context is done or the device restarts.
+	Follow bool
+	// Previous is the older part, which was full; PreviousBoot is of the boot before, as far as that could keep it. Neither grows.
+	Previous, PreviousBoot bool
 }
 
 // Log writes the log of a unit to w: "init", "kernel", "api", "containerd", "skerryd", or "crash", the last crash that was kept.
@@ -144,6 +145,9 @@ func (c *Client) Log(ctx context.Context, w io.Writer, unit string, o LogOptions
 	}
 	if o.Previous {
 		r.query.Set("previous", "true")
+	}
+	if o.PreviousBoot {
+		r.query.Set("boot", "previous")
 	}
 	if !o.Follow {
 		limited, cancel := context.WithTimeout(ctx, requestTime)

@@ -44,15 +44,17 @@ type FingerprintError struct {
 
 func (e *FingerprintError) Error() string {
 	if e.Demanded {
-		return fmt.Sprintf("device %s has the key %s, not %s as you demand; nothing was asked or sent; is it the device that you mean?", e.Address, e.Got, e.Want)
+		return fmt.Sprintf("device %s has the key %s, not %s as you demand; nothing was asked or sent; is it the device that you mean?",
+			e.Address, e.Got, e.Want)
 	}
 	if e.Other != "" {
-		return fmt.Sprintf("device %s is not the one that was known by this address: it has the key of the device that is known as %s; nothing was asked or sent. "+
-			"If the two have changed addresses, say so once: --fingerprint %s", e.Address, e.Other, e.Got)
+		return fmt.Sprintf("device %s is not the one that was known by this address: it has the key of the device that is known as %s; "+
+			"nothing was asked or sent. If the two have changed addresses, say so once: --fingerprint %s", e.Address, e.Other, e.Got)
 	}
 	return fmt.Sprintf("device %s is not the one that was known by this address: its key is %s, it was %s (%s); nothing was asked or sent. "+
 		"A device that was reset or flashed anew has a new key; but somebody who wants to be taken for it has another one, too. "+
-		"Compare with what the device's console shows, and if it is the same, say so once: --fingerprint %s", e.Address, e.Got, e.Want, e.File, e.Got)
+		"Compare with what the device's console shows, and if it is the same, say so once: --fingerprint %s",
+		e.Address, e.Got, e.Want, e.File, e.Got)
 }
 
 // A NotAdmittedError says that a device does not take the workstation's certificate.
@@ -67,8 +69,8 @@ func (e *NotAdmittedError) Error() string {
 	if e.Reason != "" {
 		reason = " (" + e.Reason + ")"
 	}
-	return fmt.Sprintf("device %s does not admit context %s%s: its image does not carry the context's authority, or the certificate has expired; nothing was changed; "+
-		"`skerry context list` shows the contexts, give another one with --context", e.Address, e.Context, reason)
+	return fmt.Sprintf("device %s does not admit context %s%s: its image does not carry the context's authority, or the certificate has expired; "+
+		"nothing was changed; `skerry context list` shows the contexts, give another one with --context", e.Address, e.Context, reason)
 }
 
 // isLost tells that a connection was there and ended without an answer.
@@ -90,7 +92,8 @@ func (c *Client) explain(doing string, err error) error {
 		return &NotAdmittedError{Address: c.Address(), Context: c.context.Name, Reason: e.Err.Error()}
 	}
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
-		return fmt.Errorf("cannot %s: %w; is it switched on, in reach of this network, and is its device API on the network (an image with --no-remote has none there)?", doing, err)
+		return fmt.Errorf("cannot %s: %w; is it switched on, in reach of this network, "+
+			"and is its device API on the network (an image with --no-remote has none there)?", doing, err)
 	}
 	if isLost(err) {
 		return fmt.Errorf("cannot %s: the device ended the connection: %w", doing, err)

@@ -130,7 +130,8 @@ func (f *follower) sleep(ctx context.Context, d time.Duration, last error) error
 			last = fmt.Errorf("it is %s: %s", f.last.Phase, f.last.Detail)
 		}
 		return fmt.Errorf("cannot go on with the upgrade of device %s: nothing has moved on for %v: %w; the device goes on by itself with what it has: "+
-			"look with skerry node status --node %s, and give the same command again to go on", f.client.Address(), f.timeout, last, f.client.Address())
+			"look with skerry node status --node %s, and give the same command again to go on",
+			f.client.Address(), f.timeout, last, f.client.Address())
 	}
 	return f.client.clock.Sleep(ctx, d)
 }
@@ -170,7 +171,8 @@ func (f *follower) watch(ctx context.Context, state v1.State) (v1.State, error) 
 
 // lastSeen says how far the upgrade was when the device was lost for good.
 func (f *follower) lastSeen(err error) error {
-	return fmt.Errorf("the upgrade of device %s to version %s cannot be followed to its end, it was %s at last: %w", f.client.Address(), f.version, f.last.Phase, err)
+	return fmt.Errorf("the upgrade of device %s to version %s cannot be followed to its end, it was %s at last: %w",
+		f.client.Address(), f.version, f.last.Phase, err)
 }
 
 // judge says which phase a state is, and whether it is the end.
@@ -183,7 +185,8 @@ func (f *follower) judge(ctx context.Context, s v1.State) (ended bool, err error
 	// A rollback that an operator asks for may forget which bundle it was.
 	ours := up.Bundle == f.bundle || up.State == updateRolledBack && up.Version == f.version
 	if !ours {
-		return false, fmt.Errorf("the upgrade of device %s to version %s has ended: somebody has begun another one, to version %s (%s)", f.client.Address(), f.version, up.Version, up.State)
+		return false, fmt.Errorf("the upgrade of device %s to version %s has ended: somebody has begun another one, to version %s (%s)",
+			f.client.Address(), f.version, up.Version, up.State)
 	}
 	onTarget := s.Slot == up.Target
 	switch up.State {
@@ -208,7 +211,8 @@ func (f *follower) judge(ctx context.Context, s v1.State) (ended bool, err error
 		f.say(Event{Phase: RolledBack, Detail: up.Reason})
 		return true, &RolledBackError{Address: f.client.Address(), Version: f.version, Running: s.Version, Reason: cmp.Or(up.Reason, "it does not say why")}
 	default:
-		return false, fmt.Errorf("the upgrade of device %s to version %s has ended: its state is %q; was the device reset?", f.client.Address(), f.version, up.State)
+		return false, fmt.Errorf("the upgrade of device %s to version %s has ended: its state is %q; was the device reset?",
+			f.client.Address(), f.version, up.State)
 	}
 	return false, nil
 }
@@ -232,7 +236,8 @@ func (f *follower) judgeWritten(ctx context.Context, s v1.State) error {
 			return err
 		}
 	case up.Reason != "":
-		return fmt.Errorf("device %s has version %s written and cannot try it: %s; it runs version %s as before; try again with: skerry node try --node %s",
+		return fmt.Errorf("device %s has version %s written and cannot try it: %s; it runs version %s as before; "+
+			"try again with: skerry node try --node %s",
 			f.client.Address(), f.version, up.Reason, s.Version, f.client.Address())
 	default:
 		f.say(Event{Phase: Written, Detail: "slot " + up.Target})
@@ -249,6 +254,12 @@ func trialDetail(s v1.State) string {
 		}
 	}
 	text := fmt.Sprintf("version %s runs in slot %s", s.Version, s.Slot)
+	if up := s.Update; up.Attempts > 1 {
+		text += fmt.Sprintf(", attempt %d", up.Attempts)
+		if up.Reason != "" {
+			text += " (before: " + up.Reason + ")"
+		}
+	}
 	switch {
 	case len(missing) > 0:
 		text += ", not healthy yet: " + strings.Join(missing, "; ")

@@ -203,7 +203,8 @@ func (c *Client) meet(ctx context.Context, devices []contexts.Device, known cont
 			}
 		}
 		if c.wasMet() && isLost(err) {
-			err = fmt.Errorf("%w; perhaps it does not admit context %s: `skerry context list` shows the contexts, give another one with --context", err, c.context.Name)
+			err = fmt.Errorf("%w; perhaps it does not admit context %s: `skerry context list` shows the contexts, give another one with --context",
+				err, c.context.Name)
 		}
 		return err
 	}
@@ -221,7 +222,8 @@ func (c *Client) meet(ctx context.Context, devices []contexts.Device, known cont
 	if now.Fingerprint == known.Fingerprint {
 		return nil
 	}
-	line := fmt.Sprintf("met device %s for the first time: its key is %s; it is expected from now on (%s)", now.Address, now.Fingerprint, c.context.DevicesFile())
+	line := fmt.Sprintf("met device %s for the first time: its key is %s; it is expected from now on (%s)",
+		now.Address, now.Fingerprint, c.context.DevicesFile())
 	if other, ok := contexts.KnownAs(devices, now.Fingerprint); ok {
 		line = fmt.Sprintf("device %s is the one that was known as %s: its key is %s", now.Address, other.Address, now.Fingerprint)
 	} else if known.Fingerprint != "" {

@@ -86,8 +86,9 @@ type RolledBackError struct {
 }
 
 func (e *RolledBackError) Error() string {
-	return fmt.Sprintf("device %s has rolled version %s back and runs version %s again: %s; `skerry node logs crash --node %s` may show more; "+
-		"the device tries this version again only with --force", e.Address, e.Version, e.Running, e.Reason, e.Address)
+	return fmt.Sprintf("device %s has rolled version %s back and runs version %s again: %s; "+
+		"`skerry node logs init --previous-boot --node %s` may show more; the device tries this version again only with --force",
+		e.Address, e.Version, e.Running, e.Reason, e.Address)
 }
 
 // An upgrade is one that is under way.
@@ -117,7 +118,8 @@ func (c *Client) Upgrade(ctx context.Context, content io.ReaderAt, size int64, o
 		return Outcome{}, fmt.Errorf("%w; nothing was sent", err)
 	}
 	if want := r.Manifest().Size(); size != want {
-		return Outcome{}, fmt.Errorf("cannot send the bundle: it has %d bytes, its header says %d; nothing was sent; copy it again from where it was made", size, want)
+		return Outcome{}, fmt.Errorf("cannot send the bundle: it has %d bytes, its header says %d; nothing was sent; "+
+			"copy it again from where it was made", size, want)
 	}
 	sum := sha256.Sum256(r.Header())
 	u := &upgrade{
@@ -217,8 +219,8 @@ func (u *upgrade) again(err error, sent int) (again, wait bool) {
 	case refusal.Status == http.StatusServiceUnavailable:
 		return true, true
 	case refusal.Status == http.StatusConflict && up != nil && up.Bundle == u.bundle:
-		// The device has got another part than it said; or it has not noticed yet that the last connection is gone. If it goes on
-		// like that there is no hurry.
+		// It wants another part than it had said; or it has not noticed yet that the last connection is gone. If it goes on like that
+		// there is no hurry.
 		u.conflicts++
 		return true, up.Chunk == sent || u.conflicts > mostConflicts
 	}
@@ -254,11 +256,13 @@ func (u *upgrade) send(ctx context.Context, chunk int) (v1.Update, error) {
 		}
 	}
 	defer body.stop()
-	query := url.Values{v1.ParamForce: {strconv.FormatBool(u.options.Force)}, v1.ParamTry: {strconv.FormatBool(!u.options.NoTry)}}
-	return ask[v1.Update](ctx, u.client, sendTime, request{
-		doing: "upgrade device " + u.client.Address(), method: http.MethodPost, path: "/v1/upgrade", query: query,
-		header: http.Header{v1.ChunkHeader: {strconv.Itoa(chunk)}, "Content-Type": {"application/octet-stream"}}, body: body, length: total,
+	r := u.client.post("upgrade", "/v1/upgrade", url.Values{
+		v1.ParamForce: {strconv.FormatBool(u.options.Force)},
+		v1.ParamTry:   {strconv.FormatBool(!u.options.NoTry)},
 	})
+	r.header = http.Header{v1.ChunkHeader: {strconv.Itoa(chunk)}, "Content-Type": {"application/octet-stream"}}
+	r.body, r.length = body, total
+	return ask[v1.Update](ctx, u.client, sendTime, r)
 }
 
 // sendTime bounds one connection of an upgrade. What bounds it in practice is that the connection must move on.

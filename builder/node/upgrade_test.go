@@ -154,7 +154,7 @@ func TestUpgrade(t *testing.T) {
 			want: "sending: all of it (8 chunks)\ndraining: draining the node: 2 pods are left\ndraining: draining the node: 1 pod is left\nrestarting: into version 2.0.0\n" +
 				"restarting: the device is away\ntrial: version 2.0.0 runs in slot b, not healthy yet: node: NotReady: the network is not there yet\n" +
 				"restarting: back to the other slot: node: NotReady for 5m0s\nrestarting: the device is away\nrolled back: node: NotReady for 5m0s",
-			err: "has rolled version 2.0.0 back and runs version 1.0.0 again: node: NotReady for 5m0s; `skerry node logs crash",
+			err: "has rolled version 2.0.0 back and runs version 1.0.0 again: node: NotReady for 5m0s; `skerry node logs init --previous-boot",
 		},
 		{
 			name: "rolled back before", config: nodetest.Config{RollBack: "too slow"},

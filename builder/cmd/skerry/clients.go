@@ -79,7 +79,8 @@ func makeDefaultContext(w io.Writer) ([]plan.Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(w, "skerry: note: made context %s in %s: devices with this image are managed by whoever has the files in it. Keep them; other people get certificates of their own by `skerry context issue`.\n", made.Name, made.Dir)
+	fmt.Fprintf(w, "skerry: note: made context %s in %s: devices with this image are managed by whoever has the files in it. "+
+		"Keep them; other people get certificates of their own by `skerry context issue`.\n", made.Name, made.Dir)
 	return contexts.Authorities([]string{made.AuthorityFile()})
 }
 

@@ -151,7 +151,8 @@ nor read the kubeconfig.`,
 			if err := used.Issue(output, args[0], contexts.Role(role), time.Now()); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "wrote %s: %s is %s of context %s; on the other workstation: skerry context import %s\n", output, args[0], role, used.Name, output)
+			fmt.Fprintf(cmd.OutOrStdout(), "wrote %s: %s is %s of context %s; on the other workstation: skerry context import %s\n",
+				output, args[0], role, used.Name, output)
 			return nil
 		},
 	}

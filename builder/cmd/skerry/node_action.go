@@ -36,7 +36,9 @@ func nodeRebootCommand() *cobra.Command {
 		Use:     "reboot",
 		Short:   "Restart a device in good order",
 		Example: `  skerry node reboot --node 192.0.2.7`,
-	}, &nodeFlags{}, "stops its services and restarts", func(ctx context.Context, n *node.Client) (v1.Accepted, error) { return n.Reboot(ctx) })
+	}, &nodeFlags{}, "stops its services and restarts", func(ctx context.Context, n *node.Client) (v1.Accepted, error) {
+		return n.Reboot(ctx)
+	})
 }
 
 func nodePowerOffCommand() *cobra.Command {
@@ -44,7 +46,9 @@ func nodePowerOffCommand() *cobra.Command {
 		Use:     "poweroff",
 		Short:   "Switch a device off in good order",
 		Example: `  skerry node poweroff --node 192.0.2.7`,
-	}, &nodeFlags{}, "stops its services and switches itself off", func(ctx context.Context, n *node.Client) (v1.Accepted, error) { return n.PowerOff(ctx) })
+	}, &nodeFlags{}, "stops its services and switches itself off", func(ctx context.Context, n *node.Client) (v1.Accepted, error) {
+		return n.PowerOff(ctx)
+	})
 }
 
 func nodeRollbackCommand() *cobra.Command {
@@ -131,7 +135,8 @@ It asks on the terminal for the device's host name before it does so; --yes answ
 	c.Flags().StringVar(&scope, "scope", "", v1.ResetData+" or "+v1.ResetEverything)
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	_ = c.MarkFlagRequired("scope")
-	_ = c.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions([]cobra.Completion{v1.ResetData, v1.ResetEverything}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions(
+		[]cobra.Completion{v1.ResetData, v1.ResetEverything}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 

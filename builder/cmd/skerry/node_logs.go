@@ -19,10 +19,11 @@ func nodeLogsCommand() *cobra.Command {
 		Use:   "logs UNIT",
 		Short: "Print the log of a unit of a device",
 		Long: `Logs prints what a unit has logged: init, kernel, api, containerd, skerryd; and crash, which is what the device kept of its last crash.
-Logs are in the device's memory: a restart clears all but the last one. Those of pods are kubectl's.`,
+Logs are in the device's memory; those of one boot are kept for the next, if it was stopped in order or has failed before its eyes. Logs
+of pods are kubectl's.`,
 		Example: `  skerry node logs skerryd --node 192.0.2.7
   skerry node logs kernel -n edge-1 --follow
-  skerry node logs crash -n edge-1`,
+  skerry node logs init -n edge-1 --previous-boot      # after an upgrade was rolled back`,
 		Args:      cobra.ExactArgs(1),
 		ValidArgs: []cobra.Completion{"init", "kernel", "api", "containerd", "skerryd", "crash"},
 	}
@@ -36,7 +37,9 @@ Logs are in the device's memory: a restart clears all but the last one. Those of
 	f.register(c)
 	c.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on with what is added, until it is interrupted")
 	c.Flags().BoolVar(&o.Previous, "previous", false, "print the older part, which was full")
+	c.Flags().BoolVar(&o.PreviousBoot, "previous-boot", false, "print the log of the boot before")
 	c.MarkFlagsMutuallyExclusive("follow", "previous")
+	c.MarkFlagsMutuallyExclusive("follow", "previous-boot")
 	return c
 }
 

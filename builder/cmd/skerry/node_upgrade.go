@@ -86,8 +86,11 @@ func registerTimeout(c *cobra.Command, d *time.Duration) {
 	c.Flags().DurationVar(d, "timeout", node.DefaultTimeout, "give up when nothing has moved on for so long; the device goes on by itself")
 }
 
+// An upgrader upgrades one device, and tells how far it is.
+type upgrader func(n *node.Client, report func(node.Event)) (node.Outcome, error)
+
 // oneAfterTheOther upgrades the devices, and leaves those alone that come after one that fails.
-func (f *nodeFlags) oneAfterTheOther(cmd *cobra.Command, upgrade func(*node.Client, func(node.Event)) (node.Outcome, error)) error {
+func (f *nodeFlags) oneAfterTheOther(cmd *cobra.Command, upgrade upgrader) error {
 	for i, address := range f.nodes {
 		if err := f.upgradeOne(cmd, address, upgrade); err != nil {
 			if rest := f.nodes[i+1:]; len(rest) > 0 {
@@ -99,7 +102,7 @@ func (f *nodeFlags) oneAfterTheOther(cmd *cobra.Command, upgrade func(*node.Clie
 	return nil
 }
 
-func (f *nodeFlags) upgradeOne(cmd *cobra.Command, address string, upgrade func(*node.Client, func(node.Event)) (node.Outcome, error)) error {
+func (f *nodeFlags) upgradeOne(cmd *cobra.Command, address string, upgrade upgrader) error {
 	n, err := f.dial(cmd, address)
 	if err != nil {
 		return err
@@ -121,7 +124,8 @@ func (f *nodeFlags) upgradeOne(cmd *cobra.Command, address string, upgrade func(
 	case o.Unchanged:
 		return f.print(cmd, answer, "device %s runs version %s already; nothing was changed", n.Address(), o.Version)
 	case o.State == "written":
-		return f.print(cmd, answer, "device %s runs version %s, and has the new one written; it tries it with: skerry node try --node %s", n.Address(), o.Version, n.Address())
+		return f.print(cmd, answer, "device %s runs version %s, and has the new one written; it tries it with: skerry node try --node %s",
+			n.Address(), o.Version, n.Address())
 	default:
 		return f.print(cmd, answer, "device %s runs version %s; before it was %s", n.Address(), o.Version, o.From)
 	}

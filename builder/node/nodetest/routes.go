@@ -56,7 +56,8 @@ func (d *Device) routes() http.Handler {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.update.State != "written" {
-			refuse(w, http.StatusPreconditionFailed, v1.Error{Message: "there is nothing to try: no upgrade is under way"})
+			update := d.update
+			refuse(w, http.StatusConflict, v1.Error{Message: "there is nothing to try: no upgrade is under way", Hint: "upgrade first", Update: &update})
 			return
 		}
 		d.actions = append(d.actions, "try")
