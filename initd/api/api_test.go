@@ -32,21 +32,23 @@ func device(t *testing.T, files map[string]string) string {
 var files = map[string]string{
 	"/run/skerry/state.json": `{"version":"1.2","board":"x86","slot":"b","phase":"degraded","message":"m","hostname":"h",
 		"addresses":["10.0.2.15"],"services":[{"name":"containerd","state":"ready","restarts":2}],"problems":["p"],"tries":-1,"new":1}`,
-	"/run/skerry/timeline.json":        `{"steps":[{"name":"mounts","stage":"initramfs","start":0.5,"end":0.75},{"name":"disk","stage":"initramfs","start":0.75,"error":"none"}]}`,
-	"/run/skerry/log/containerd.log":   "new\n",
-	"/run/skerry/log/containerd.log.1": "old\n",
-	"/run/skerry/log/skerryd.log":      "",
-	"/etc/skerry/kubeconfig":           "kind: Config\n",
-	"/proc/meminfo":                    "MemTotal:  2048 kB\nMemAvailable:  1024 kB\nHugePages_Total:  0\nAnonPages:  512 kB\n",
-	"/proc/1/comm":                     "init\n",
-	"/proc/1/smaps_rollup":             "400000-7ffd [rollup]\nRss: 90 kB\nPss: 10 kB\nPss_Anon: 4 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 4 kB\n",
-	"/proc/2/comm":                     "kthreadd\n",
-	"/proc/2/smaps_rollup":             "",
-	"/proc/77/comm":                    "skerryd\n",
-	"/proc/77/smaps_rollup":            "Pss: 300 kB\nPrivate_Clean: 0 kB\nPrivate_Dirty: 200 kB\n",
-	"/proc/self/comm":                  "not a process of its own",
-	"/sys/block/vda/stat":              "  10 0 16 3 5 0 4096 7 0 12 13 0 0 0 0 1 2\n",
-	"/sys/block/dm-0/stat":             "  10 0 8 3 0 0 0 0 0 12 13\n",
+	"/run/skerry/timeline.json":                   `{"steps":[{"name":"mounts","stage":"initramfs","start":0.5,"end":0.75},{"name":"disk","stage":"initramfs","start":0.75,"error":"none"}]}`,
+	"/run/skerry/log/containerd.log":              "new\n",
+	"/run/skerry/log/containerd.log.1":            "old\n",
+	"/run/skerry/log/skerryd.log":                 "",
+	"/var/lib/skerry/machine/crash/0/skerryd.log": "last words\n",
+	"/var/lib/skerry/machine/crash/0/dmesg":       "Oops\n",
+	"/etc/skerry/kubeconfig":                      "kind: Config\n",
+	"/proc/meminfo":                               "MemTotal:  2048 kB\nMemAvailable:  1024 kB\nHugePages_Total:  0\nAnonPages:  512 kB\n",
+	"/proc/1/comm":                                "init\n",
+	"/proc/1/smaps_rollup":                        "400000-7ffd [rollup]\nRss: 90 kB\nPss: 10 kB\nPss_Anon: 4 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 4 kB\n",
+	"/proc/2/comm":                                "kthreadd\n",
+	"/proc/2/smaps_rollup":                        "",
+	"/proc/77/comm":                               "skerryd\n",
+	"/proc/77/smaps_rollup":                       "Pss: 300 kB\nPrivate_Clean: 0 kB\nPrivate_Dirty: 200 kB\n",
+	"/proc/self/comm":                             "not a process of its own",
+	"/sys/block/vda/stat":                         "  10 0 16 3 5 0 4096 7 0 12 13 0 0 0 0 1 2\n",
+	"/sys/block/dm-0/stat":                        "  10 0 8 3 0 0 0 0 0 12 13\n",
 }
 
 // TestAnswers compares whole answers, over a device with everything and one with nothing.
@@ -117,6 +119,26 @@ func TestAnswers(t *testing.T) {
 {
   "error": "there is no previous part of the log of skerryd: all of it is in the present one",
   "hint": "there are logs of: containerd, skerryd"
+}
+`},
+		{"log of the previous boot", full, "GET /v1/logs/skerryd?boot=previous", "200 text/plain; charset=utf-8\nlast words\n"},
+		{"no log of the previous boot", full, "GET /v1/logs/containerd?boot=previous", `404 application/json
+{
+  "error": "there is no log of containerd of the previous boot",
+  "hint": "a boot that is stopped in order, or that init sees fail, leaves its logs; one that loses power does not"
+}
+`},
+		{"log of another boot", full, "GET /v1/logs/skerryd?boot=-2", `400 application/json
+{
+  "error": "cannot show the logs of boot \"-2\": only those of the previous one are kept",
+  "hint": "leave it out, or say boot=previous"
+}
+`},
+		{"crash", full, "GET /v1/logs/crash", "200 text/plain; charset=utf-8\n== dmesg\nOops\n== skerryd.log\nlast words\n"},
+		{"no crash", empty, "GET /v1/logs/crash", `404 application/json
+{
+  "error": "no crash is kept",
+  "hint": "what a kernel says that crashes is kept where firmware has room for it; no unit has logged anything yet"
 }
 `},
 		{"no such log", full, "GET /v1/logs/kubelet", `404 application/json

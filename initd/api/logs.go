@@ -46,6 +46,9 @@ func (h *handler) logs(w http.ResponseWriter, r *http.Request) error {
 	if !unitName.MatchString(unit) {
 		return &Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("cannot show the log of %q: not a unit's name", unit), Hint: h.units()}
 	}
+	if unit == crashLog {
+		return h.crash(w)
+	}
 	path := filepath.Join(dir, unit+".log")
 	if previous {
 		path += ".1"
@@ -71,6 +74,26 @@ func (h *handler) logs(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer f.Close()
 	io.Copy(w, f) // fails when the client went away: nobody to tell
+	return nil
+}
+
+// crashLog stands for what the last crash left.
+const crashLog = "crash"
+
+// crash answers with all files of the last crash, of the kernel or of a boot that init saw fail.
+func (h *handler) crash(w http.ResponseWriter) error {
+	files, _ := filepath.Glob(filepath.Join(h.path(v1.CrashDir), "*")) // the pattern is sound
+	if len(files) == 0 {
+		return &Refusal{Status: http.StatusNotFound, Err: errors.New("no crash is kept"), Hint: "what a kernel says that crashes is kept where firmware has room for it; " + h.units()}
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			text = []byte("cannot read it: " + err.Error() + "\n")
+		}
+		fmt.Fprintf(w, "== %s\n%s", filepath.Base(file), text) // fails when the client went away: nobody to tell
+	}
 	return nil
 }
 

@@ -19,7 +19,10 @@ const (
 )
 
 // PreviousLogDirs are where the logs of the boot before are, depending on how it ended; the newest counts.
-var PreviousLogDirs = []string{"/var/lib/skerry/machine/log", "/var/lib/skerry/machine/crash/0"}
+var PreviousLogDirs = []string{"/var/lib/skerry/machine/log", CrashDir}
+
+// CrashDir has what the last crash left.
+const CrashDir = "/var/lib/skerry/machine/crash/0"
 
 // Port is where devices serve the API: HTTPS by TCP, for clients with a certificate.
 const Port = 7443

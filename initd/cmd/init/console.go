@@ -58,6 +58,9 @@ func (c *console) record(text string) {
 	c.writeKernelLog(text)
 }
 
+// kernelLogPrefix is how init's lines in the kernel's log begin.
+const kernelLogPrefix = "skerry: "
+
 func (c *console) writeKernelLog(text string) {
 	c.open()
 	if c.kmsg == nil {
@@ -65,7 +68,7 @@ func (c *console) writeKernelLog(text string) {
 	}
 	// <14>: facility user, level info, which consoles do not show. A record holds about a thousand bytes.
 	for line := range strings.Lines(text) {
-		fmt.Fprintf(c.kmsg, "<14>skerry: %.960s\n", strings.TrimRight(line, "\n"))
+		fmt.Fprintf(c.kmsg, "<14>"+kernelLogPrefix+"%.960s\n", strings.TrimRight(line, "\n"))
 	}
 }
 

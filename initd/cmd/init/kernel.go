@@ -28,9 +28,12 @@ func (r *root) watchKernel(ctx context.Context) {
 		return
 	}
 	seen := map[string]bool{}
-	kept := r.journal.Writer("kernel")
+	kept, own := r.journal.Writer("kernel"), r.journal.Writer("init")
 	for line := range lines {
 		_, _ = kept.Write([]byte(line + "\n")) // memory that has run out is reported by others
+		if text, ok := strings.CutPrefix(line, kernelLogPrefix); ok {
+			_, _ = own.Write([]byte(text + "\n"))
+		}
 		for _, k := range kernelReports {
 			if strings.Contains(line, k.contains) && !seen[k.contains] {
 				seen[k.contains] = true
@@ -55,7 +58,6 @@ func (r *root) saveCrash() error {
 	if err != nil || len(left) == 0 {
 		return err
 	}
-	r.problem("the kernel crashed before this boot; its last words are kept in " + crashDir)
 	dir, err := newCrash()
 	if err != nil {
 		return err
@@ -71,7 +73,7 @@ func (r *root) saveCrash() error {
 		}
 		failed = append(failed, err)
 	}
-	r.crash = crashReason(dir)
+	r.crashed, r.crash = true, crashReason(dir)
 	return errors.Join(failed...)
 }
 

@@ -48,7 +48,8 @@ type root struct {
 	journal   *journal.Journal
 	slots     slot.Backend
 	updater   *update.Updater // nil when there is something wrong with it
-	crash     string          // why the kernel crashed before this boot, as far as it could say it
+	crashed   bool            // the kernel crashed before this boot
+	crash     string          // why, as far as it could say it
 	clock     *timesync.Syncer
 	unhealthy error // why the machine is not healthy
 }
@@ -248,6 +249,7 @@ func (r *root) identity(context.Context) error {
 		return fmt.Errorf("cannot make the machine's identity: %w", err)
 	}
 	r.machineID = trimmed(id)
+	r.need("efi_pstore") // where the kernel's last words are; a machine without EFI has none
 	if err := r.saveCrash(); err != nil {
 		r.problem("cannot keep the kernel's last words: " + err.Error())
 	}

@@ -21,6 +21,12 @@ var errGivenUp = errors.New("this slot was given up; the other one is booted nex
 // upgrade finds out whether this boot is the trial of an upgrade or the way back from one, and keeps or restores the datastore
 // before anything opens it.
 func (r *root) upgrade(context.Context) error {
+	explained := false
+	defer func() {
+		if r.crashed && !explained {
+			r.problem("the kernel crashed before this boot; its last words are kept: skerry node logs crash")
+		}
+	}()
 	updater, err := newUpdater(r.cmdline, r.disk, r.slots)
 	if err != nil {
 		r.problem("the device cannot be upgraded: " + err.Error())
@@ -52,6 +58,8 @@ func (r *root) upgrade(context.Context) error {
 		return nil
 	}
 	up := rec.Upgrade
+	// A version that crashes on trial is not this one's problem.
+	explained = r.crash != "" && strings.Contains(up.Reason, r.crash)
 	r.showUpgrade(up)
 	switch verdict {
 	case update.Restart:

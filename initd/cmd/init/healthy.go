@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	v1 "github.com/skerryos/skerry/initd/api/v1"
+	"github.com/skerryos/skerry/initd/health"
+	"github.com/skerryos/skerry/initd/service"
+)
+
+const (
+	// bootTimeout is how long a boot may take until all services are ready, counted from their start. A small board with a slow
+	// card needs minutes on its first boot. That of a slot on trial, which never is a first boot, is the operator's to say.
+	bootTimeout = 15 * time.Minute
+	// trialInterval is between two rounds of checks while a person waits, watchInterval while nobody does.
+	trialInterval = 2 * time.Second
+	watchInterval = 30 * time.Second
+)
+
+// ownChecks are those that every device has.
+func (r *root) ownChecks() []health.Check {
+	return []health.Check{
+		{Name: "services", Run: func(context.Context) error { return r.servicesReady() }},
+		{Name: "clock", Run: func(context.Context) error { return clockSane("/usr/lib/skerry/build-time") }},
+	}
+}
+
+// operatorsChecks are those of the configuration.
+func (r *root) operatorsChecks() []health.Check {
+	return health.FromConfig(r.config.Config.Skerry.Health.Checks, health.NewCluster(v1.KubeconfigPath))
+}
+
+func (r *root) servicesReady() error {
+	var failed []error
+	for _, s := range r.supervisor().Status() {
+		if s.State != service.Ready && s.State != service.Done {
+			text := s.Unit + " is " + string(s.State)
+			if s.Reason != "" {
+				text += " (" + s.Reason + ")"
+			}
+			failed = append(failed, errors.New(text))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// clockSane: with a clock before the build no certificate of ours is valid, and nobody else's is of today.
+func clockSane(buildTime string) error {
+	text, err := os.ReadFile(buildTime)
+	if err != nil {
+		return err
+	}
+	built, err := strconv.ParseInt(trimmed(text), 10, 64)
+	if err != nil {
+		return fmt.Errorf("cannot read the time in %s: %w", buildTime, err)
+	}
+	if now := time.Now(); now.Unix() < built {
+		return fmt.Errorf("it is %v by the clock, and the image was made later", now.UTC().Format(time.DateTime))
+	}
+	return nil
+}
+
+// waitHealthy waits for the services, but not for ever: the other slot may do better. A slot on trial must pass the operator's
+// checks too, and go on passing all of them for a while.
+func (r *root) waitHealthy(ctx context.Context) error {
+	trial := r.trial.Load()
+	limit := bootTimeout
+	if trial {
+		limit = r.config.Config.Skerry.Health.Deadline
+		r.state.deadline(time.Now().Add(limit))
+	}
+	over := time.Now().Add(limit) // by the monotonic clock
+	up, cancel := context.WithDeadlineCause(ctx, over, fmt.Errorf("not ready after %v", limit))
+	defer cancel()
+	r.unhealthy = r.supervisor().WaitUp(up)
+	r.state.checks([]health.Result{{Name: "services", Passed: r.unhealthy == nil, Reason: message(r.unhealthy)}})
+	if r.unhealthy != nil || !trial {
+		return r.unhealthy
+	}
+	// The operator's checks may be about pods, which need a node that takes them.
+	r.uncordon(ctx)
+	verdict, err := health.Wait(ctx, append(r.ownChecks(), r.operatorsChecks()...), health.Options{
+		Interval: trialInterval, Deadline: max(time.Until(over), trialInterval), Changed: r.state.checks,
+	})
+	if err == nil && !verdict.Healthy {
+		err = errors.New(verdict.Reason)
+	}
+	r.unhealthy = err
+	return err
+}
+
+// watchHealth goes on after the boot: a good slot that turns unhealthy stays up and says so. What the operator's checks are about
+// may take as long to start as a trial may.
+func (r *root) watchHealth(ctx context.Context) {
+	operators := r.operatorsChecks()
+	if len(operators) == 0 {
+		return
+	}
+	_, err := health.Wait(ctx, operators, health.Options{Settle: -1, Deadline: r.config.Config.Skerry.Health.Deadline, Changed: r.state.checks})
+	if err != nil {
+		return // the machine goes down
+	}
+	reported := map[string]string{}
+	health.Watch(ctx, operators, health.Options{Interval: watchInterval, Changed: func(results []health.Result) {
+		r.state.checks(results)
+		for _, c := range results {
+			text := fmt.Sprintf("check %s: %s", c.Name, c.Reason)
+			if old := reported[c.Name]; old != "" && (c.Passed || old != text) {
+				r.state.solved(old)
+				delete(reported, c.Name)
+			}
+			if !c.Passed {
+				reported[c.Name] = text
+				r.problem(text)
+			}
+		}
+	}})
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
