@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -291,6 +292,24 @@ func TestMistakes(t *testing.T) {
 	}
 	if _, err := s.Get("new"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a refused import left something: %v", err)
+	}
+}
+
+// Commands for many devices at once note all of them.
+func TestRememberAtTheSameTime(t *testing.T) {
+	c := newContext(t, newStore(t), "fleet")
+	const devices = 20
+	var wait sync.WaitGroup
+	for i := range devices {
+		wait.Go(func() {
+			if err := c.Remember(Device{Address: fmt.Sprintf("192.0.2.%d", i), Fingerprint: c.Authority}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if list, err := c.Devices(); err != nil || len(list) != devices {
+		t.Errorf("%d devices are known, %v", len(list), err)
 	}
 }
 

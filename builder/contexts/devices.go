@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/google/renameio/v2"
 )
@@ -95,6 +96,13 @@ func CheckFingerprint(text string) error {
 
 // Remember notes a device, in place of what was known of its address. Other lines and comments stay.
 func (c Context) Remember(d Device) error {
+	// Two commands at the same time, for two devices, must not take each other's line away: that device would be taken on trust
+	// once more.
+	unlock, err := lockFolder(c.Dir)
+	if err != nil {
+		return fmt.Errorf("cannot note device %s: %w", d.Address, err)
+	}
+	defer unlock()
 	data, err := os.ReadFile(c.DevicesFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err = []byte(devicesHead), nil
@@ -114,6 +122,23 @@ func (c Context) Remember(d Device) error {
 		return fmt.Errorf("cannot note device %s: %w; what was known before still is", d.Address, err)
 	}
 	return nil
+}
+
+// lockFolder keeps other processes, and other calls, out until it is unlocked.
+func lockFolder(dir string) (unlock func() error, err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", dir, err), f.Close())
+	}
+	return f.Close, nil
 }
 
 // KnownBy finds a device by its address.
