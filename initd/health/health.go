@@ -97,8 +97,10 @@ func Wait(ctx context.Context, checks []Check, o Options) (Verdict, error) {
 		switch failed := e.failed(); {
 		case e.vain() != "":
 			return Verdict{Reason: e.vain(), Results: e.copy()}, nil
-		case !complete || len(failed) > 0:
+		case len(failed) > 0:
 			since = time.Time{}
+		case !complete:
+			// The deadline has cut it off; what was known before holds.
 		case since.IsZero():
 			since = time.Now()
 			fallthrough
