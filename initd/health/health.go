@@ -221,9 +221,9 @@ func (e *evaluator) vain() string {
 // tooLate is the reason when time is up. since is when the checks that pass all at last began to.
 func (e *evaluator) tooLate(since time.Time) string {
 	if failed := e.failed(); len(failed) > 0 {
-		return fmt.Sprintf("not healthy after %s: %s", short(e.Deadline), strings.Join(failed, "; "))
+		return fmt.Sprintf("not healthy after %s: %s", short(e.Deadline.Round(time.Second)), strings.Join(failed, "; "))
 	}
-	reason := fmt.Sprintf("not healthy after %s: all checks pass, but must do so for %s on end", short(e.Deadline), short(e.Settle))
+	reason := fmt.Sprintf("not healthy after %s: all checks pass, but must do so for %s on end", short(e.Deadline.Round(time.Second)), short(e.Settle))
 	if !since.IsZero() {
 		reason += fmt.Sprintf(" and did for %s", short(time.Since(since).Round(time.Second)))
 	}
