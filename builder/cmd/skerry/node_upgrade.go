@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -108,11 +109,9 @@ func (f *nodeFlags) upgradeOne(cmd *cobra.Command, address string, upgrade upgra
 		return err
 	}
 	defer n.Close()
-	reporter, stop := reporterFor(cmd.ErrOrStderr())
-	v := &upgradeView{node: n.Address(), reporter: reporter}
+	v := &upgradeView{node: n.Address(), w: cmd.ErrOrStderr()}
 	o, err := upgrade(n, v.show)
 	v.end(err)
-	stop()
 	if err != nil {
 		return err
 	}
@@ -133,10 +132,12 @@ func (f *nodeFlags) upgradeOne(cmd *cobra.Command, address string, upgrade upgra
 
 // An upgradeView shows an upgrade: a bar while something is sent, and a line for each phase.
 type upgradeView struct {
-	node     string
-	reporter progress.Reporter
-	task     progress.Task // of what is being sent
-	sent     int64
+	node string
+	w    io.Writer
+	// task and stop are of what is being sent, and nil at other times: then lines go to the terminal at once.
+	task progress.Task
+	stop func()
+	sent int64
 }
 
 // show shows an event.
@@ -147,12 +148,14 @@ func (v *upgradeView) show(e node.Event) {
 			lost = errors.New(e.Detail)
 		}
 		v.end(lost)
-		v.reporter.Note(strings.TrimSuffix(fmt.Sprintf("%s: %s: %s", v.node, e.Phase, e.Detail), ": "))
+		fmt.Fprintln(v.w, strings.TrimSuffix(fmt.Sprintf("%s: %s: %s", v.node, e.Phase, e.Detail), ": "))
 		return
 	}
 	if v.task == nil || e.Sent == 0 {
 		v.end(nil)
-		v.task, v.sent = v.reporter.Start(fmt.Sprintf("%s: send %s", v.node, e.Detail), e.Total), 0
+		var reporter progress.Reporter
+		reporter, v.stop = reporterFor(v.w)
+		v.task, v.sent = reporter.Start(fmt.Sprintf("%s: send %s", v.node, e.Detail), e.Total), 0
 	}
 	v.task.Add(e.Sent - v.sent)
 	v.sent = e.Sent
@@ -162,6 +165,7 @@ func (v *upgradeView) show(e node.Event) {
 func (v *upgradeView) end(err error) {
 	if v.task != nil {
 		v.task.Done(err)
-		v.task = nil
+		v.stop()
+		v.task, v.stop = nil, nil
 	}
 }
