@@ -46,6 +46,7 @@ func (u *upgrades) Upload(_ context.Context, body io.Reader, from int, _ bool) e
 }
 
 func (*upgrades) Try() error            { return nil }
+func (*upgrades) Fetch() error          { return nil }
 func (*upgrades) Commit() error         { return nil }
 func (*upgrades) Rollback(string) error { return nil }
 
@@ -130,6 +131,7 @@ func TestEveryRouteOfTheDevice(t *testing.T) {
 			return only(n.Upgrade(ctx, bytes.NewReader(b.data), int64(len(b.data)), UpgradeOptions{NoTry: true}))
 		},
 		"POST /v1/try":                      func() error { return only(n.Try(ctx)) },
+		"POST /v1/fetch":                    func() error { return only(n.Fetch(ctx)) },
 		"POST /v1/commit":                   func() error { return only(n.Commit(ctx)) },
 		"POST /v1/rollback":                 func() error { return only(n.Rollback(ctx, "why")) },
 		"POST /v1/reboot":                   func() error { return only(n.Reboot(ctx)) },

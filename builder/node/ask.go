@@ -185,6 +185,11 @@ func (c *Client) Try(ctx context.Context) (v1.Accepted, error) {
 	return c.act(ctx, "try the new version on", "/v1/try", nil)
 }
 
+// Fetch makes the device ask the URL of its configuration for an upgrade.
+func (c *Client) Fetch(ctx context.Context) (v1.Accepted, error) {
+	return c.act(ctx, "fetch an upgrade", "/v1/fetch", nil)
+}
+
 // Rollback makes the device go back to the other slot. The reason is kept.
 func (c *Client) Rollback(ctx context.Context, reason string) (v1.Accepted, error) {
 	return c.act(ctx, "roll back", "/v1/rollback", url.Values{v1.ParamReason: {reason}})

@@ -48,6 +48,8 @@ type Upgrades interface {
 	Upload(ctx context.Context, body io.Reader, from int, force bool) error
 	// Try begins to try the slot that was written, and returns: the machine restarts soon.
 	Try() error
+	// Fetch lets the URL of the configuration be asked for an upgrade now.
+	Fetch() error
 	// Commit keeps the running slot.
 	Commit() error
 	// Rollback gives the running version up, or the one that is about to be tried. The caller restarts the machine.
@@ -86,6 +88,7 @@ func Routes() []Route {
 		{"GET", "/v1/kubeconfig", true, "the administrator's kubeconfig", nil, 200, (*handler).kubeconfig},
 		{"POST", "/v1/upgrade", true, "write a bundle to the other slot, and unless ?try=false, try it; ?force=true overrides refusals that can be; the header Skerry-Chunk says which chunk comes first", v1.Update{}, 202, (*handler).upgrade},
 		{"POST", "/v1/try", true, "try the slot that was written: drain the node, restart", v1.Accepted{}, 202, (*handler).try},
+		{"POST", "/v1/fetch", true, "ask the URL of the configuration for an upgrade now", v1.Accepted{}, 202, (*handler).fetch},
 		{"POST", "/v1/commit", true, "keep the running slot, healthy or not", v1.Update{}, 200, (*handler).commit},
 		{"POST", "/v1/rollback", true, "go back to the other slot, for a ?reason", v1.Accepted{}, 202, (*handler).rollback},
 		{"POST", "/v1/reboot", true, "restart in order", v1.Accepted{}, 202, (*handler).reboot},

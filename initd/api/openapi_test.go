@@ -38,7 +38,7 @@ func TestOpenAPI(t *testing.T) {
 
 type object = map[string]any
 
-// describeAPI makes the description (https://spec.openapis.org/oas/v3.1.0). The text of the types' fields is in package v1.
+// describeAPI makes the description (OpenAPI 3.1). The text of the types' fields is in package v1.
 func describeAPI(t *testing.T) object {
 	s := schemas{}
 	failure := object{"description": "refused or failed", "content": object{"application/json": object{"schema": s.of(t, v1.Error{})}}}

@@ -169,6 +169,7 @@ func (u *upgrades) Upload(_ context.Context, body io.Reader, from int, force boo
 	return errors.Join(err, u.note("upload %s from %d force %v", b, from, force))
 }
 func (u *upgrades) Try() error                   { return u.note("try") }
+func (u *upgrades) Fetch() error                 { return u.note("fetch") }
 func (u *upgrades) Commit() error                { return u.note("commit") }
 func (u *upgrades) Rollback(reason string) error { return u.note("roll back: %s", reason) }
 
@@ -201,6 +202,7 @@ func TestUpgradeRoutes(t *testing.T) {
 		{"refused", "POST", "/v1/upgrade", "", "x", &Refusal{Status: 412, Err: errors.New("old"), Hint: "h", Forceable: true, Update: &v1.Update{State: "idle"}}, 412,
 			"upload x from 0 force false", `"forceable": true`},
 		{"try", "POST", "/v1/try", "", "", nil, 202, "try", `"action": "try"`},
+		{"fetch", "POST", "/v1/fetch", "", "", nil, 202, "fetch", `"action": "fetch"`},
 		{"commit", "POST", "/v1/commit", "", "", nil, 200, "commit", `"state": "written"`},
 		{"rollback", "POST", "/v1/rollback?reason=because", "", "", nil, 202, "roll back: because, reboot", `"action": "rollback"`},
 		{"rollback refused", "POST", "/v1/rollback", "", "", &Refusal{Status: 412, Err: errors.New("no other")}, 412, "roll back: an administrator has asked for it", "no other"},
@@ -227,7 +229,7 @@ func TestUpgradeRoutes(t *testing.T) {
 		})
 	}
 	bare := New(Options{Root: device(t, nil)})
-	for _, target := range []string{"POST /v1/upgrade", "POST /v1/try", "POST /v1/commit", "POST /v1/rollback", "GET /v1/snapshots", "POST /v1/snapshots", "POST /v1/snapshots/x/restore"} {
+	for _, target := range []string{"POST /v1/upgrade", "POST /v1/try", "POST /v1/fetch", "POST /v1/commit", "POST /v1/rollback", "GET /v1/snapshots", "POST /v1/snapshots", "POST /v1/snapshots/x/restore"} {
 		method, path, _ := strings.Cut(target, " ")
 		w := httptest.NewRecorder()
 		bare.ServeHTTP(w, httptest.NewRequest(method, path, nil))

@@ -71,6 +71,16 @@ func (h *handler) try(w http.ResponseWriter, _ *http.Request) error {
 	return respond(w, http.StatusAccepted, v1.Accepted{Action: "try"})
 }
 
+func (h *handler) fetch(w http.ResponseWriter, _ *http.Request) error {
+	if h.Upgrades == nil {
+		return errNoUpgrades
+	}
+	if err := h.Upgrades.Fetch(); err != nil {
+		return err
+	}
+	return respond(w, http.StatusAccepted, v1.Accepted{Action: "fetch"})
+}
+
 func (h *handler) commit(w http.ResponseWriter, _ *http.Request) error {
 	if h.Upgrades == nil {
 		return errNoUpgrades

@@ -28,6 +28,7 @@ its key: at first use it is noted, afterwards a device with another key is refus
 		nodeTimelineCommand(),
 		nodeUpgradeCommand(),
 		nodeTryCommand(),
+		nodeFetchCommand(),
 		nodeCommitCommand(),
 		nodeRollbackCommand(),
 		nodeRebootCommand(),

@@ -71,6 +71,28 @@ if there is nothing that works. The reason is kept, and shown by skerry node sta
 	return c
 }
 
+func nodeFetchCommand() *cobra.Command {
+	var f nodeFlags
+	c := &cobra.Command{
+		Use:   "fetch",
+		Short: "Let a device ask its update URL for an upgrade now",
+		Long: `Fetch makes a device whose configuration has skerry.update.url ask there at once, whatever interval and window say. What is new is
+written, tried, and kept once it is healthy: skerry node status shows how far it is.`,
+		Example: `  skerry node fetch --node 192.0.2.7`,
+		Args:    cobra.NoArgs,
+	}
+	c.RunE = f.on(func(cmd *cobra.Command, n *node.Client, _ []string) error {
+		a, err := n.Fetch(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return f.print(cmd, a, "device %s asks its update URL now", n.Address())
+	})
+	f.register(c)
+	f.registerJSON(c)
+	return c
+}
+
 func nodeCommitCommand() *cobra.Command {
 	var f nodeFlags
 	c := &cobra.Command{

@@ -256,7 +256,7 @@ type BlockDevice struct {
 
 // Accepted is the answer to what takes effect by a restart or by switching off: process 1 was told and stops the services now.
 type Accepted struct {
-	Action string `json:"action"` // "reboot", "poweroff", "rollback", "reset", "restore", "try"
+	Action string `json:"action"` // "reboot", "poweroff", "rollback", "reset", "restore", "try", "fetch"
 }
 
 // Error is the body of every answer with a status of 400 or more.

@@ -30,7 +30,7 @@ func Copy(ctx context.Context, from, to string) error {
 	return errors.Join(syncFile(target), durable.SyncDir(to))
 }
 
-// vacuumInto reads within one transaction (https://sqlite.org/lang_vacuum.html), so that writers neither wait nor are seen.
+// vacuumInto reads within one transaction (SQLite manual, VACUUM), so that writers neither wait nor are seen.
 func vacuumInto(ctx context.Context, source, target string) (err error) {
 	db, err := sql.Open("sqlite", "file:"+source+"?_pragma=busy_timeout(30000)") // kine registers it
 	if err != nil {

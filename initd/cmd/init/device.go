@@ -13,6 +13,7 @@ import (
 
 	"github.com/skerryos/skerry/initd/api"
 	v1 "github.com/skerryos/skerry/initd/api/v1"
+	"github.com/skerryos/skerry/initd/config"
 	"github.com/skerryos/skerry/initd/snapshot"
 )
 
@@ -30,6 +31,8 @@ func apiMain() error {
 		slog.Error("the device cannot be upgraded", "reason", err)
 	} else {
 		o.Upgrades = u
+		// What is wrong with the configuration is shown by process 1, which reads the same files.
+		u.byItself(ctx, config.Load(config.ReadFiles("/")...).Config.Skerry.Update)
 	}
 	if _, err := os.Stat(clusterProgram); err == nil {
 		o.Snapshots = snapshots{newSnapshots()}

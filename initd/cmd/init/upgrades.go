@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,9 +27,16 @@ type upgrades struct {
 	// drain makes the node ready for a restart, undrain takes that back.
 	drain, undrain func(context.Context) error
 
+	// asked lets the URL of the configuration be asked at once; nil when there is none.
+	asked chan struct{}
+
 	mu       sync.Mutex
 	activity string
-	trying   bool
+	// trying: somebody has begun to try what was written. failed is why that came to nothing.
+	trying bool
+	failed error
+	// problems are those of each way by which upgrades come by themselves.
+	problems map[string]string
 }
 
 func newUpgrades(reboot func() error) (*upgrades, error) {
@@ -53,8 +62,29 @@ func (u *upgrades) doing(format string, args ...any) {
 	u.activity = fmt.Sprintf(format, args...)
 }
 
+// report shows what comes of one of the ways by which upgrades come by themselves.
+func (u *upgrades) report(way, activity, problem string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.activity = activity
+	if problem != u.problems[way] && problem != "" {
+		slog.Warn(problem, "from", way)
+	}
+	if u.problems == nil {
+		u.problems = map[string]string{}
+	}
+	u.problems[way] = problem
+}
+
 // Describe implements [api.Upgrades].
 func (u *upgrades) Describe(s *v1.State) error {
+	u.mu.Lock()
+	for _, way := range slices.Sorted(maps.Keys(u.problems)) {
+		if problem := u.problems[way]; problem != "" {
+			s.Problems = append(s.Problems, way+": "+problem)
+		}
+	}
+	u.mu.Unlock()
 	rec, err := u.Status()
 	if err != nil {
 		return err
@@ -91,9 +121,12 @@ func (u *upgrades) Describe(s *v1.State) error {
 
 func (u *upgrades) describe(rec update.Record) *v1.Update {
 	u.mu.Lock()
-	activity := u.activity
+	activity, failed := u.activity, u.failed
 	u.mu.Unlock()
 	up := rec.Upgrade
+	if failed != nil && up.State == update.Written {
+		activity, up.Reason = "", failed.Error()
+	}
 	out := &v1.Update{
 		State: string(up.State), Activity: activity, Version: up.Version, From: up.From, Target: string(up.Target),
 		Bundle: up.Bundle, Chunk: up.Chunk, Chunks: up.Chunks, Attempts: up.Attempts, Reason: up.Reason,
@@ -188,30 +221,66 @@ func (u *upgrades) Try() error {
 		return &api.Refusal{Status: http.StatusConflict, Err: fmt.Errorf("there is nothing to try: %v", rec.Upgrade),
 			Hint: "upgrade first", Update: u.describe(rec)}
 	}
+	if !u.claim() {
+		return nil // it is under way
+	}
+	go u.claimed(context.Background())
+	return nil
+}
+
+// errTrying is for one who comes second.
+var errTrying = errors.New("an upgrade is about to be tried")
+
+// tryNow is Try for those who wait for it: when it returns nil the machine is about to restart.
+func (u *upgrades) tryNow(ctx context.Context) error {
+	if !u.claim() {
+		return errTrying
+	}
+	return u.claimed(ctx)
+}
+
+// claim is true for the only one who may try.
+func (u *upgrades) claim() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.trying {
-		return nil // it is under way
+		return false
 	}
-	u.trying, u.activity = true, "draining the node"
-	go func() {
-		if err := u.try(); err != nil {
-			slog.Error("the upgrade is not tried", "reason", err)
-			u.mu.Lock()
-			u.trying, u.activity = false, "the upgrade is not tried: "+err.Error()
-			u.mu.Unlock()
-		}
-	}()
+	u.trying, u.failed, u.activity = true, nil, "draining the node"
+	return true
+}
+
+func (u *upgrades) claimed(ctx context.Context) error {
+	err := u.try(ctx)
+	if err != nil {
+		err = fmt.Errorf("the upgrade is written, but not tried: %w", err)
+		slog.Error(err.Error())
+		u.mu.Lock()
+		u.trying, u.failed, u.activity = false, err, ""
+		u.mu.Unlock()
+	}
+	return err
+}
+
+// Fetch implements [api.Upgrades].
+func (u *upgrades) Fetch() error {
+	if u.asked == nil {
+		return &api.Refusal{Status: http.StatusConflict, Err: errors.New("the configuration names no URL to fetch upgrades from"), Hint: "set skerry.update.url, or send a bundle"}
+	}
+	select {
+	case u.asked <- struct{}{}:
+	default: // somebody has asked already
+	}
 	return nil
 }
 
 // drainTimeout is how long a drain may take in all, in which pod disruption budgets are respected.
 const drainTimeout = 3 * time.Minute
 
-func (u *upgrades) try() error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+func (u *upgrades) try(ctx context.Context) error {
+	draining, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	if err := u.drain(ctx); err != nil {
+	if err := u.drain(draining); err != nil {
 		// The pods that are left are stopped with the machine, in order.
 		slog.Warn("the node is not drained entirely", "reason", err)
 	}

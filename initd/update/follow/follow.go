@@ -33,6 +33,8 @@ type Config struct {
 	Written func(context.Context) error
 	// Report is called with each change of the status, from the goroutine of Run. It may be nil.
 	Report func(Status)
+	// Asked makes it ask at once, whatever interval and window say. It may be nil.
+	Asked <-chan struct{}
 
 	// What follows is for tests: the zero value is the real one.
 
@@ -131,9 +133,25 @@ func (f *Follower) until(ctx context.Context, at time.Time) (onTime bool, err er
 		if left <= 0 {
 			return f.Window == nil || -left < 2*slice && f.Window.Contains(f.Now()), nil
 		}
-		if err := f.Sleep(ctx, min(left, slice)); err != nil {
-			return false, err
+		if asked, err := f.sleep(ctx, min(left, slice)); asked || err != nil {
+			return asked, err
 		}
+	}
+}
+
+// sleep ends early when somebody asks.
+func (f *Follower) sleep(ctx context.Context, d time.Duration) (asked bool, err error) {
+	sleeping, wake := context.WithCancel(ctx)
+	defer wake()
+	slept := make(chan error, 1)
+	go func() { slept <- f.Sleep(sleeping, d) }()
+	select {
+	case <-f.Asked:
+		wake()
+		<-slept
+		return true, nil
+	case err := <-slept:
+		return false, err
 	}
 }
 

@@ -541,3 +541,21 @@ func TestClockJumpsIntoTheWindow(t *testing.T) {
 		t.Errorf("it asked at %v: %q", s.now, s.told)
 	}
 }
+
+// Whoever asks does not wait for the interval.
+func TestAsked(t *testing.T) {
+	s := newScene(t, Bundle(t, "2.0.0", Owner, nil))
+	asked := make(chan struct{}, 1)
+	asked <- struct{}{}
+	s.config.Asked = asked
+	wait := s.config.Sleep
+	s.config.Sleep = func(ctx context.Context, _ time.Duration) error {
+		<-ctx.Done() // it is woken
+		return wait(ctx, 0)
+	}
+	began := s.now
+	s.turns(2)
+	if s.tries != 1 || !s.now.Equal(began) {
+		t.Errorf("handed over %d times, at %v: %q", s.tries, s.now, s.told)
+	}
+}
