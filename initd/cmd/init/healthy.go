@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"time"
 
+	"github.com/skerryos/skerry/initd/api"
 	v1 "github.com/skerryos/skerry/initd/api/v1"
 	"github.com/skerryos/skerry/initd/health"
 	"github.com/skerryos/skerry/initd/service"
@@ -79,6 +81,7 @@ func (r *root) waitHealthy(ctx context.Context) error {
 	defer cancel()
 	r.unhealthy = r.supervisor().WaitUp(up)
 	r.state.checks([]health.Result{{Name: "services", Passed: r.unhealthy == nil, Reason: message(r.unhealthy)}})
+	r.showFingerprint()
 	if r.unhealthy != nil || !trial {
 		return r.unhealthy
 	}
@@ -120,6 +123,15 @@ func (r *root) watchHealth(ctx context.Context) {
 			}
 		}
 	}})
+}
+
+// showFingerprint shows what a person compares who meets the device for the first time from afar.
+func (r *root) showFingerprint() {
+	pair, err := tls.LoadX509KeyPair(v1.ServerCertPath, v1.ServerKeyPath)
+	if err != nil {
+		return // it is not served on the network, or the API's process says what is wrong
+	}
+	r.logf("the device API has the key %s", api.Fingerprint(pair.Leaf))
 }
 
 func message(err error) string {
