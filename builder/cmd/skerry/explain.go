@@ -21,32 +21,38 @@ import (
 	"github.com/skerryos/skerry/builder/fetch"
 	"github.com/skerryos/skerry/builder/plan"
 	"github.com/skerryos/skerry/initd/boot"
+	"github.com/skerryos/skerry/initd/update"
 )
 
 // explainCommand says why something is in an image.
 func explainCommand() *cobra.Command {
 	var in inputs
-	var bootSteps bool
+	var table struct{ boot, update bool }
 	c := &cobra.Command{
-		Use:   "explain PATH | --boot",
+		Use:   "explain PATH | --boot | --update",
 		Short: "Say why a file, link or container image is in an image",
 		Long: `Explain looks a path of the root file system, or the name of a container image, up in the plan and prints where it
 comes from and why. Nothing has to be built. If only a pattern matches, the packages in question are read (and fetched,
 if the cache does not have them). With --boot it prints what a device does from power-on until it is ready: each step,
-where it runs, and what happens if it fails.`,
+where it runs, and what happens if it fails. With --update it prints the states of an upgrade: what is true in each, what follows,
+and how a device goes on from there after a power cut.`,
 		Example: `  skerry explain /usr/bin/kubectl
   skerry explain /usr/lib/x86_64-linux-gnu/libmnl.so.0
   skerry explain skerry.internal/pause:1
-  skerry explain --boot`,
+  skerry explain --boot
+  skerry explain --update`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if bootSteps {
+			if table.boot || table.update {
 				return cobra.NoArgs(cmd, args)
 			}
 			return cobra.ExactArgs(1)(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if bootSteps {
+			switch {
+			case table.boot:
 				return printBoot(cmd.OutOrStdout())
+			case table.update:
+				return update.WriteTable(cmd.OutOrStdout())
 			}
 			root, err := repository()
 			if err != nil {
@@ -75,7 +81,9 @@ where it runs, and what happens if it fails.`,
 	in.register(c)
 	in.registerKeys(c, "key")
 	in.clients.register(c)
-	c.Flags().BoolVar(&bootSteps, "boot", false, "print the steps of a boot")
+	c.Flags().BoolVar(&table.boot, "boot", false, "print the steps of a boot")
+	c.Flags().BoolVar(&table.update, "update", false, "print the states of an upgrade")
+	c.MarkFlagsMutuallyExclusive("boot", "update")
 	return c
 }
 
