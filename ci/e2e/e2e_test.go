@@ -1,5 +1,6 @@
 // Package e2e boots the image of profiles/e2e.yaml in QEMU and does with it what users do. ci/e2e/run builds the image and
-// runs the tests; what they need of the workstation is installed by ci/setup.
+// runs the tests; what they need of the workstation is installed by ci/setup. Tests of upgrades build smaller images, which boot in
+// seconds, and bundles of them: see [releases].
 //
 // Booting costs a minute or more without hardware acceleration, so the tests of a healthy node share one machine
 // ([TestNode]); those that spoil theirs have their own. Only one machine runs at a time. A machine of a failed test is kept: its
@@ -7,9 +8,12 @@
 package e2e
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -37,10 +41,26 @@ func TestMain(m *testing.M) {
 		fmt.Printf("the end-to-end tests execute kubectl from the image, so they need linux/amd64, not %s/%s\n", runtime.GOOS, runtime.GOARCH)
 		os.Exit(1)
 	}
+	kernel, err := kernelToProbe()
+	if err != nil {
+		fmt.Println("no kernel to try accelerators with:", err)
+		os.Exit(1)
+	}
 	var why string
-	accelerator, why = vm.FindAccelerator(contextWithoutTest, "amd64", *build+"/boot/vmlinuz")
+	accelerator, why = vm.FindAccelerator(contextWithoutTest, "amd64", kernel)
 	if why != "" {
 		fmt.Println("software emulation:", why)
 	}
 	os.Exit(m.Run())
+}
+
+// kernelToProbe is that of the image in the build folder, or if there is none that of the first image which the tests of upgrades make:
+// those can be run without the other one.
+func kernelToProbe() (string, error) {
+	kernel := filepath.Join(*build, "boot", "vmlinuz")
+	if _, err := os.Stat(kernel); !errors.Is(err, fs.ErrNotExist) {
+		return kernel, err
+	}
+	_, err := firstImage()
+	return releases("boot", "vmlinuz"), err
 }

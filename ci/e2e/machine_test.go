@@ -32,8 +32,15 @@ type node struct {
 	folder string
 }
 
-// newNode makes a machine with a disk of its own, and switches it on. change may alter the configuration first.
+// newNode makes a machine of the image in the build folder, with a disk of its own, and switches it on. change may alter the
+// configuration first.
 func newNode(t *testing.T, diskBytes int64, change func(*vm.Config)) *node {
+	t.Helper()
+	return newNodeOf(t, filepath.Join(*build, imageName), diskBytes, change)
+}
+
+// newNodeOf is newNode for any image.
+func newNodeOf(t *testing.T, image string, diskBytes int64, change func(*vm.Config)) *node {
 	t.Helper()
 	need.Tool(t, "qemu-system-x86_64")
 	n := &node{t: t, folder: filepath.Join(*build, "machines", strings.ReplaceAll(t.Name(), "/", "-"))}
@@ -47,7 +54,7 @@ func newNode(t *testing.T, diskBytes int64, change func(*vm.Config)) *node {
 		Architecture: "amd64", Accelerator: accelerator, MemoryMiB: *memory, CPUs: 2,
 		Disk: filepath.Join(n.folder, "disk.img"), Volatile: true,
 	}
-	must(t, vm.CopyDisk(filepath.Join(*build, imageName), n.config.Disk, diskBytes))
+	must(t, vm.CopyDisk(image, n.config.Disk, diskBytes))
 	var err error
 	if n.config.Firmware, err = vm.PrepareFirmware("amd64", n.folder); err != nil {
 		need.Missing(t, err.Error())

@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/skerryos/skerry/initd/api/v1"
+)
+
+// A failure is a release that must be rolled back.
+type failure struct {
+	name string
+	// reason is a pattern for all of what the device says afterwards.
+	reason string
+	// hasten ends the attempts after the first one as soon as they have begun. The boot loader has counted them by then, and what
+	// is shown at last must be the reason of the first one.
+	hasten bool
+}
+
+var failures = []failure{
+	{"panic", `the kernel crashed: Kernel panic - not syncing: sysrq triggered crash, during boot step healthy`, false},
+	{"kill", `the kernel crashed: Kernel panic - not syncing: Attempted to kill init! exitcode=0x[0-9a-f]{8}, during boot step healthy`, true},
+	{"hang", `the machine was reset \(kernel crash, hang or loss of power\) during boot step healthy`, true},
+	{"never", `saboteur is starting.*`, true},
+	{"unhealthy", `not healthy after 1m: check shop: .*`, true},
+}
+
+// failedAttempts bounds, on hardware, three attempts of which none ends before its watchdog or deadline.
+const failedAttempts = 6 * time.Minute
+
+func (f failure) test(t *testing.T, d *device) {
+	file := withFloor(t, f.name, 2)
+	d.fails(t, f, header(t, file).Manifest().Version, "node", "upgrade", file)
+}
+
+// damagedRoot changes one byte of what was written before it is tried.
+func damagedRoot(t *testing.T, d *device) {
+	_, _, err := d.skerry(t, upgradeTime, "node", "upgrade", "--no-try", "--force", third(t)) // it has failed before
+	must(t, err)
+	flipByte(t, d.config.Disk, "skerry-root-a", 1088) // see TestChangedRootIsRefused
+	d.fails(t, failure{reason: `root file system of slot a is damaged: .*`, hasten: true}, "0.3.0", "node", "try")
+}
+
+// fails runs a command that makes the device try a version in slot a which must not be kept. Version 0.2.0 must run as before, and
+// the device must say why.
+func (d *device) fails(t *testing.T, f failure, version string, command ...string) {
+	t.Helper()
+	kept := "skerry-root-b"
+	before, content, from := d.state(t), d.content(t, kept), d.Console.Next()
+	wait := d.begin(t, failedAttempts, command...)
+	attempts := 3
+	if f.hasten {
+		d.cutAttempts(t, from, version)
+		attempts = 1 // of which process 1 knows
+	}
+	err := wait()
+	if err == nil || !strings.Contains(err.Error(), "has rolled version "+version+" back and runs version 0.2.0 again") {
+		t.Fatalf("skerry %s: %v; want that it tells of the rollback", strings.Join(command, " "), err)
+	}
+	t.Log(err)
+	d.waitReady(t)
+	s := d.state(t)
+	if !regexp.MustCompile(`^` + f.reason + `$`).MatchString(s.Update.Reason) {
+		t.Errorf("the reason is %q, want %q", s.Update.Reason, f.reason)
+	}
+	if !strings.Contains(err.Error(), s.Update.Reason) {
+		t.Errorf("the command does not tell the reason: %v", err)
+	}
+	reason, err := json.Marshal(s.Update.Reason)
+	must(t, err)
+	d.expect(t, fmt.Sprintf(`
+version 0.2.0 in slot b, ready, -1 tries, problems []
+{"name":"a","version":%q,"running":false,"present":true,"good":false}
+{"name":"b","version":"0.2.0","running":true,"present":true,"good":true}
+{"state":"rolled back","version":%[1]q,"from":"0.2.0","target":"a","chunk":21,"chunks":21,"attempts":%[2]d,"reason":%[3]s,"floor":2}
+%[4]s`, version, attempts, reason, failedLines(before, version, s.Update.Reason)))
+	if after := d.content(t, kept); after != content {
+		t.Errorf("the slot that is kept has %s, and had %s", after, content)
+	}
+	if committed(s, version) == nil {
+		t.Error("the tests take a version that was rolled back for a committed one")
+	}
+}
+
+// failedLines are the versions that had failed before, and a new one, as summary writes them.
+func failedLines(before v1.State, version, reason string) string {
+	var b strings.Builder
+	for _, f := range before.Update.Failed {
+		if f.Version != version {
+			fmt.Fprintf(&b, "failed %s: %s\n", f.Version, f.Reason)
+		}
+	}
+	fmt.Fprintf(&b, "failed %s: %s\n", version, reason)
+	return b.String()
+}
+
+// cutAttempts lets the first attempt of a version end by itself, and presses the reset button when the kernels of the other two have
+// started.
+func (d *device) cutAttempts(t *testing.T, from int, version string) {
+	t.Helper()
+	begins := regexp.QuoteMeta("skerry "+version+" ") + `.* starting: modules`
+	from = d.waitConsole(t, from, begins, upgradeTime).Number + 1
+	for range 2 {
+		from = d.waitConsole(t, from, begins, failedAttempts/3).Number + 1
+		must(t, d.Reset(patience(t, 10*time.Second)))
+	}
+}
