@@ -6,14 +6,19 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/skerryos/skerry/initd/update"
 )
 
 // openUpgrade is there from before a node is drained for an upgrade until Kubernetes has been told what became of the upgrade,
 // and the node takes pods again.
 const openUpgrade = stateDir + "/upgrade-to-report"
 
-// reportTimeout bounds what Kubernetes is told after an upgrade.
-const reportTimeout = 2 * time.Minute
+const (
+	// reportTimeout bounds each attempt to tell Kubernetes something, reportInterval is between two of them.
+	reportTimeout  = 2 * time.Minute
+	reportInterval = 30 * time.Second
+)
 
 // drainNode moves the pods of this node elsewhere, or ends them. A machine without Kubernetes has none.
 func drainNode(ctx context.Context) error {
@@ -57,16 +62,35 @@ func (r *root) report(ctx context.Context) {
 		r.problem(err.Error())
 		return
 	}
-	up := rec.Upgrade
-	go func() {
-		if err := r.tellCluster(ctx, "report", "--state", string(up.State), "--version", up.Version, "--from", up.From, "--reason", up.Reason); err != nil {
-			r.problem("Kubernetes does not know what became of the upgrade: " + err.Error())
+	go r.reportUntilHeard(ctx, rec.Upgrade)
+}
+
+// reportUntilHeard tells it again and again: right after a start the API server has other things to do, and a node that stays
+// cordoned takes no pods.
+func (r *root) reportUntilHeard(ctx context.Context, up update.Upgrade) {
+	again := time.NewTicker(reportInterval)
+	defer again.Stop()
+	shown := ""
+	for {
+		err := r.tellCluster(ctx, "report", "--state", string(up.State), "--version", up.Version, "--from", up.From, "--reason", up.Reason)
+		if shown != "" {
+			r.state.solved(shown)
+			shown = ""
+		}
+		if err == nil {
+			break
+		}
+		shown = "Kubernetes does not know yet what became of the upgrade; it is told again: " + err.Error()
+		r.problem(shown)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
 			return
 		}
-		if err := os.Remove(openUpgrade); err != nil {
-			r.problem(err.Error())
-		}
-	}()
+	}
+	if err := os.Remove(openUpgrade); err != nil {
+		r.problem(err.Error())
+	}
 }
 
 // tellCluster runs the Kubernetes runtime's program as a child of process 1.
