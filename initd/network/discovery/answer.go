@@ -41,7 +41,7 @@ func (s *speaker) receive(now time.Time, p Packet) {
 
 // answer sees to it that a query is answered.
 func (s *speaker) answer(now time.Time, o *outlet, p Packet, m Message) {
-	near := o.link.near(p.Peer.Addr())
+	near := o.link.Near(p.Peer.Addr())
 	if !p.Multicast && !near {
 		return
 	}

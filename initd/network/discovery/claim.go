@@ -118,7 +118,7 @@ func (s *speaker) bye(o *outlet) {
 // hear looks in what others say for records that contradict ours, and for answers that we need not give any more.
 func (s *speaker) hear(now time.Time, o *outlet, p Packet, m Message) {
 	// RFC 6762, 6 and 11.
-	if p.Peer.Port() != Port || s.own[p.Peer.Addr()] || !p.Multicast && !o.link.near(p.Peer.Addr()) {
+	if p.Peer.Port() != Port || s.own[p.Peer.Addr()] || !p.Multicast && !o.link.Near(p.Peer.Addr()) {
 		return
 	}
 	ours := s.ours()

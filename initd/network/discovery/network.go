@@ -40,8 +40,8 @@ func (l Link) has(a netip.Addr) bool {
 	return slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
-// near says whether a machine is on this link, as far as its address tells (RFC 6762, 11).
-func (l Link) near(a netip.Addr) bool {
+// Near says whether a machine is on this link, as far as its address tells (RFC 6762, 11).
+func (l Link) Near(a netip.Addr) bool {
 	a = a.WithZone("")
 	return a.IsLinkLocalUnicast() || slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Masked().Contains(a) })
 }

@@ -141,6 +141,12 @@ func (r Record) key() recordKey {
 	return recordKey{lower(r.Name), r.Type, string(r.rdata())}
 }
 
+// Says tells whether both records say the same, for however long.
+func (r Record) Says(other Record) bool { return r.key() == other.key() }
+
+// Speaks tells whether both records are about the same name and type.
+func (r Record) Speaks(other Record) bool { return r.Type == other.Type && sameName(r.Name, other.Name) }
+
 // lower makes the letters small that names are compared without regard to (RFC 6762, 16): those of ASCII.
 func lower(name string) string {
 	return strings.Map(func(c rune) rune {
