@@ -24,7 +24,8 @@ const diskBytes = 4 * gibibyte
 // TestNode takes one machine through a life: first boot, workloads, killed services, reboot, power cut, full disk. Each
 // step goes on from the last, so a step that fails ends the test.
 func TestNode(t *testing.T) {
-	n := newNode(t, diskBytes, nil)
+	d := newManagedNode(t)
+	n := d.node
 	steps := []struct {
 		name string
 		run  func(*testing.T, *node)
@@ -39,6 +40,8 @@ func TestNode(t *testing.T) {
 		{"killed services come back", killedServices},
 		{"clean reboot keeps data", cleanReboot},
 		{"power cut keeps data", powerCut},
+		{"upgrades keep workloads and volumes", func(t *testing.T, _ *node) { upgradedNode(t, d) }},
+		{"version without an API server is rolled back", func(t *testing.T, _ *node) { rolledBackNode(t, d) }},
 		{"full disk is reported and survived", fullDisk},
 		{"power button switches off", powerButton},
 	}
