@@ -23,6 +23,7 @@ func nodeCommand() *cobra.Command {
 its key: at first use it is noted, afterwards a device with another key is refused. docs/nodes.md says more.`,
 	}
 	c.AddCommand(
+		nodeListCommand(),
 		nodeStatusCommand(),
 		nodeLogsCommand(),
 		nodeTimelineCommand(),

@@ -15,6 +15,7 @@ import (
 	"github.com/skerryos/skerry/builder/plan"
 	"github.com/skerryos/skerry/builder/profile"
 	"github.com/skerryos/skerry/builder/vm"
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
 
 // runOptions are the flags of the command run.
@@ -35,8 +36,8 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Boot the image of a board in a virtual machine",
 		Long: `Run boots the image that "skerry build" made in QEMU, from its disk and through UEFI as a real machine does, and connects
-the terminal to its serial console. The Kubernetes API server is forwarded to a port of this host's loopback address; once there
-is a cluster, its administrator's kubeconfig is written to run/kubeconfig in the output folder.
+the terminal to its serial console. The Kubernetes API server and the device API are forwarded to ports of this host's loopback
+address; once there is a cluster, its administrator's kubeconfig is written to run/kubeconfig in the output folder.
 
 The machine gets a disk of its own, which is thrown away with it; with --keep it is run/disk.img, which the next run with
 --keep boots again. The fastest accelerator that really starts the image's kernel is used, software emulation otherwise.
@@ -115,6 +116,8 @@ func run(cmd *cobra.Command, root string, o runOptions) error {
 			return err
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), vm.Shell(line))
+		// Not with the command line, which is for a shell.
+		fmt.Fprintf(cmd.ErrOrStderr(), "skerry: once it runs: skerry node status -n %s\n", deviceAddress(config))
 		return nil
 	}
 	remove, err := o.materialize(&config, board, folder)
@@ -150,7 +153,13 @@ func (o *runOptions) machine(board *profile.Board, folder string) (vm.Config, er
 	if err != nil {
 		return c, err
 	}
-	c.Forwards = []vm.Forward{{Host: port, Guest: apiServerPort}}
+	devicePort := port
+	for preferred := v1.Port; devicePort == port; preferred = 0 { // nobody listens on the other one yet
+		if devicePort, err = vm.FreePort(preferred); err != nil {
+			return c, err
+		}
+	}
+	c.Forwards = []vm.Forward{{Host: port, Guest: apiServerPort}, {Host: devicePort, Guest: v1.Port}}
 	c.Disk = filepath.Join(folder, "disk.img")
 	if c.Program, err = vm.FindProgram(c.Architecture); err != nil {
 		return c, err
@@ -163,6 +172,9 @@ func (o *runOptions) machine(board *profile.Board, folder string) (vm.Config, er
 	c.Firmware.Variables = filepath.Join(folder, "firmware-variables.fd")
 	return c, err
 }
+
+// deviceAddress is where the machine's device API is forwarded to.
+func deviceAddress(c vm.Config) string { return fmt.Sprintf("127.0.0.1:%d", c.Forwards[1].Host) }
 
 // materialize makes the files that the configuration names: the disk, the firmware's variables, the folder of the
 // sockets. remove deletes those that do not outlive the machine.
@@ -265,7 +277,7 @@ func session(ctx context.Context, cmd *cobra.Command, config vm.Config, folder s
 	}
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
-	go fetchKubeconfig(watch, m, config.Forwards[0].Host, filepath.Join(folder, "kubeconfig"), say)
+	go announceReady(watch, m, filepath.Join(folder, "kubeconfig"), say)
 
 	select {
 	case <-m.Ended():

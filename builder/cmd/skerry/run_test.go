@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -35,14 +36,14 @@ func installFakeQEMU(t *testing.T) {
 }
 
 // skerryRun executes "skerry run" with the arguments.
-func skerryRun(t *testing.T, args ...string) (stdout string, err error) {
-	var out bytes.Buffer
+func skerryRun(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	var out, complaints bytes.Buffer
 	c := root()
 	c.SetArgs(append([]string{"run"}, args...))
 	c.SetOut(&out)
-	c.SetErr(io.Discard)
+	c.SetErr(&complaints)
 	err = c.ExecuteContext(t.Context())
-	return out.String(), err
+	return out.String(), complaints.String(), err
 }
 
 func TestRunErrors(t *testing.T) {
@@ -77,7 +78,7 @@ func TestRunErrors(t *testing.T) {
 			} else {
 				t.Setenv("PATH", t.TempDir())
 			}
-			_, err := skerryRun(t, append([]string{"--output", out, "--accel", "tcg"}, test.args...)...)
+			_, _, err := skerryRun(t, append([]string{"--output", out, "--accel", "tcg"}, test.args...)...)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -100,17 +101,21 @@ func TestRunErrors(t *testing.T) {
 func TestRunDryRun(t *testing.T) {
 	installFakeQEMU(t)
 	out := t.TempDir()
-	got, err := skerryRun(t, "--output", out, "--accel", "tcg", "--dry-run", "--memory", "1GiB", "--append", "skerry.loglevel=debug")
+	got, said, err := skerryRun(t, "--output", out, "--accel", "tcg", "--dry-run", "--memory", "1GiB", "--append", "skerry.loglevel=debug")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
 		"/bin/qemu-system-x86_64 -name skerry ", " -m 1024 ", "-accel tcg,thread=multi", out + "/run/disk.img",
-		"/code.fd ", out + "/run/firmware-variables.fd", "-:6443", "kernel-cmdline-extra=skerry.loglevel=debug",
+		"/code.fd ", out + "/run/firmware-variables.fd", "-:6443", "-:7443", "kernel-cmdline-extra=skerry.loglevel=debug",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the command line lacks %q:\n%s", want, got)
 		}
+	}
+	forward := regexp.MustCompile(`tcp:127\.0\.0\.1:(\d+)-:7443`).FindStringSubmatch(got)
+	if forward == nil || said != "skerry: once it runs: skerry node status -n 127.0.0.1:"+forward[1]+"\n" {
+		t.Errorf("the device API is forwarded by %q, and said is %q", forward, said)
 	}
 	if files, _ := filepath.Glob(filepath.Join(out, "run", "*")); len(files) > 0 {
 		t.Errorf("the dry run wrote %q", files)

@@ -196,3 +196,14 @@ func TestBrowseFails(t *testing.T) {
 		}
 	})
 }
+
+func TestNodes(t *testing.T) {
+	d := browse.Device{Name: "Edge", Addresses: addresses("192.0.2.7", "2001:db8::7"), Port: 7443}
+	if got, want := strings.Join(d.Nodes(), " "), "192.0.2.7 2001:db8::7 edge.local edge"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	d.Port = 443
+	if got, want := strings.Join(d.Nodes(), " "), "192.0.2.7:443 [2001:db8::7]:443 edge.local:443 edge:443"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

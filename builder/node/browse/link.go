@@ -2,14 +2,17 @@ package browse
 
 import (
 	"cmp"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 	"github.com/skerryos/skerry/initd/network/discovery"
 )
 
@@ -181,6 +184,22 @@ func (l *link) device(instance string) (d Device, ok bool) {
 		}
 	}
 	return d, len(d.Addresses) > 0
+}
+
+// Nodes are the ways to name the device to the command line's --node: its addresses in the order that they are good in, and
+// its name in the domain local and without one.
+func (d Device) Nodes() []string {
+	var list []string
+	for _, a := range d.Addresses {
+		list = append(list, a.String())
+	}
+	list = append(list, strings.ToLower(d.Name)+".local", strings.ToLower(d.Name))
+	for i := range list {
+		if d.Port != v1.Port {
+			list[i] = net.JoinHostPort(list[i], strconv.Itoa(int(d.Port)))
+		}
+	}
+	return list
 }
 
 // compareAddresses puts those first that are of use in most places.
