@@ -24,6 +24,8 @@ import (
 type upgrades struct {
 	*update.Updater
 	reboot func() error
+	// identity is the file with the machine's identity.
+	identity string
 	// drain makes the node ready for a restart, undrain takes that back.
 	drain, undrain func(context.Context) error
 
@@ -52,7 +54,7 @@ func newUpgrades(reboot func() error) (*upgrades, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &upgrades{Updater: updater, reboot: reboot, drain: drainNode, undrain: undrainNode}, nil
+	return &upgrades{Updater: updater, reboot: reboot, identity: machineIDFile, drain: drainNode, undrain: undrainNode}, nil
 }
 
 // doing shows what is done at this moment; empty is nothing.
@@ -89,7 +91,7 @@ func (u *upgrades) Describe(s *v1.State) error {
 	if err != nil {
 		return err
 	}
-	id, err := os.ReadFile(machineIDFile)
+	id, err := os.ReadFile(u.identity)
 	if err != nil {
 		return err
 	}
