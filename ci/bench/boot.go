@@ -48,9 +48,13 @@ func (b *bench) boot(ctx context.Context, direct bool) (_ *guest, err error) {
 	if err != nil {
 		return nil, err
 	}
+	manage, err := vm.FreePort(0)
+	if err != nil {
+		return nil, err
+	}
 	c := vm.Config{
 		Architecture: "amd64", Accelerator: b.accelerator, MemoryMiB: b.memoryMiB, CPUs: 2, Volatile: true,
-		Disk: filepath.Join(folder, "disk.img"), Sockets: sockets, Forwards: []vm.Forward{{Host: port, Guest: 6443}},
+		Disk: filepath.Join(folder, "disk.img"), Sockets: sockets, Forwards: []vm.Forward{{Host: port, Guest: 6443}, {Host: manage, Guest: v1.Port}},
 	}
 	if err := vm.CopyDisk(filepath.Join(b.build, name+".img"), c.Disk, 4<<30); err != nil {
 		return nil, err

@@ -41,6 +41,8 @@ var files = map[string]string{
 	"/etc/skerry/kubeconfig":                      "kind: Config\n",
 	"/proc/meminfo":                               "MemTotal:  2048 kB\nMemAvailable:  1024 kB\nHugePages_Total:  0\nAnonPages:  512 kB\n",
 	"/proc/1/comm":                                "init\n",
+	"/proc/1/status":                              "Name:\tinit\nVmHWM:\t      20 kB\nThreads:\t7\n",
+	"/proc/77/status":                             "Name:\tskerryd\nVmHWM:\t     400 kB\n",
 	"/proc/1/smaps_rollup":                        "400000-7ffd [rollup]\nRss: 90 kB\nPss: 10 kB\nPss_Anon: 4 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 4 kB\n",
 	"/proc/2/comm":                                "kthreadd\n",
 	"/proc/2/smaps_rollup":                        "",
@@ -188,13 +190,15 @@ func TestAnswers(t *testing.T) {
       "pid": 77,
       "name": "skerryd",
       "pss": 307200,
-      "private": 204800
+      "private": 204800,
+      "peak": 409600
     },
     {
       "pid": 1,
       "name": "init",
       "pss": 10240,
-      "private": 5120
+      "private": 5120,
+      "peak": 20480
     }
   ]
 }

@@ -56,9 +56,14 @@ func readProcess(proc string, pid int) (v1.Process, bool) {
 		return v1.Process{}, false
 	}
 	sizes := kibibytes(string(rollup))
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
+	if err != nil {
+		return v1.Process{}, false
+	}
 	return v1.Process{
 		PID: pid, Name: strings.TrimSpace(string(comm)),
 		PSS: sizes["Pss"], Private: sizes["Private_Clean"] + sizes["Private_Dirty"] + sizes["Private_Hugetlb"],
+		Peak: kibibytes(string(status))["VmHWM"],
 	}, true
 }
 

@@ -239,6 +239,8 @@ type Process struct {
 	PSS uint64 `json:"pss"`
 	// Private counts the pages that no other process has: what would be free if this one ended.
 	Private uint64 `json:"private"`
+	// Peak is the largest resident set that it has had (VmHWM of proc_pid_status(5)); pages of its program's file count, too.
+	Peak uint64 `json:"peak,omitempty"`
 }
 
 // Disk is the answer to GET /v1/disk.
