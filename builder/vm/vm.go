@@ -175,6 +175,25 @@ func (v *VM) Reset(ctx context.Context) error {
 	return err
 }
 
+// Plug plugs a disk image into the USB controller ([Config.USB]), read-only; id names it for [VM.Unplug].
+func (v *VM) Plug(ctx context.Context, id, path string) error {
+	_, err := v.monitor.execute(ctx, "blockdev-add", map[string]any{
+		"driver": "raw", "node-name": id, "read-only": true, "file": map[string]any{"driver": "file", "filename": path, "read-only": true},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = v.monitor.execute(ctx, "device_add", map[string]any{"driver": "usb-storage", "id": id, "drive": id, "bus": "usb.0", "removable": true})
+	return err
+}
+
+// Unplug pulls a disk out. It is gone for the guest at once; its id can be used again when QEMU has let it go, which is after the
+// guest has noticed.
+func (v *VM) Unplug(ctx context.Context, id string) error {
+	_, err := v.monitor.execute(ctx, "device_del", map[string]any{"id": id})
+	return err
+}
+
 // Screenshot writes what the screen shows to a PNG file.
 func (v *VM) Screenshot(ctx context.Context, path string) error {
 	_, err := v.monitor.execute(ctx, "screendump", map[string]any{"filename": path, "format": "png"})
