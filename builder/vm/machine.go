@@ -44,14 +44,12 @@ var machines = map[string]machine{
 	},
 }
 
-// A Forward makes a TCP port of the guest reachable on the workstation's loopback address.
+// A Forward makes a TCP port of the guest reachable on the workstation's loopback address. The other way round needs none: services
+// of that address are at [Host] for the guest.
 type Forward struct{ Host, Guest int }
 
-// A Service is a TCP port of the workstation's loopback address, and where the guest finds it. The guest's network is 10.0.2.0/24.
-type Service struct {
-	Guest string // ADDRESS:PORT
-	Host  int
-}
+// Host is where the guest finds the workstation.
+const Host = "10.0.2.2"
 
 // A Kernel is booted directly, without firmware and boot loader: for benchmarks, and for the probe of accelerators.
 type Kernel struct {
@@ -81,8 +79,6 @@ type Config struct {
 	// Arguments are added to the kernel's command line.
 	Arguments []string
 	Forwards  []Forward
-	// Outside are services of the workstation's loopback address that the guest reaches at an address of its network.
-	Outside []Service
 	// USB adds a USB controller, which disks can be plugged into: [VM.Plug].
 	USB bool
 	// Sockets is the folder of the control sockets. Its path must be short: the operating system allows about 100 bytes
@@ -133,9 +129,6 @@ func (c Config) Command() ([]string, error) {
 	user := []string{"user", "id=net"}
 	for _, f := range c.Forwards {
 		user = append(user, fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest))
-	}
-	for _, s := range c.Outside {
-		user = append(user, fmt.Sprintf("guestfwd=tcp:%s-tcp:127.0.0.1:%d", s.Guest, s.Host))
 	}
 	if c.USB {
 		args = append(args, "-device", "qemu-xhci,id=usb")

@@ -25,7 +25,7 @@ func TestCommandLines(t *testing.T) {
 		{"volatile-disk-with-arguments", Config{
 			Architecture: "amd64", Accelerator: KVM, MemoryMiB: 1024, CPUs: 1, Firmware: firmware,
 			Disk: "/run/a,b.img", Volatile: true, Arguments: []string{"skerry.loglevel=debug", "a=1,2"},
-			USB: true, Outside: []Service{{"10.0.2.100:80", 8080}},
+			USB: true,
 		}},
 		{"direct", Config{
 			Architecture: "amd64", Accelerator: TCG, MemoryMiB: 512, CPUs: 2, Disk: "/run/disk.img",
