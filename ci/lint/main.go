@@ -130,9 +130,10 @@ func load(patterns []string) ([]*packages.Package, error) {
 			continue
 		}
 		// Checks that know something about imported functions (that they print, or never return) want to see their source,
-		// and would go through all of Kubernetes. What cannot be followed is not.
+		// and would go through all of Kubernetes. What cannot be followed is not; nor is a package that is compiled once more
+		// for the tests of another, whose own imports would be left as they are.
 		for path, imported := range p.Imports {
-			if len(imported.Syntax) == 0 {
+			if len(imported.Syntax) == 0 || !slices.Contains(loaded, imported) {
 				delete(p.Imports, path)
 			}
 		}
