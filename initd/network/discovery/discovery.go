@@ -89,7 +89,7 @@ type Responder struct {
 const lookEvery = time.Minute
 
 // Run answers until ctx is done; then it says goodbye and returns nil. It fails when the network cannot be opened or heard, and may
-// then be called again.
+// then be called again, with States that begin again.
 func (r *Responder) Run(ctx context.Context) error {
 	network, err := r.Open()
 	if err != nil {

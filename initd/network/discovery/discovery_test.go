@@ -2,6 +2,7 @@ package discovery_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -290,6 +291,47 @@ func TestConflictsSlowDown(t *testing.T) {
 		// 14 at once, and then one in five seconds.
 		if took := time.Since(began); packets > 110 || took < 85*5*time.Second {
 			t.Errorf("%d packets for 100 names in %v", packets, took)
+		}
+	})
+}
+
+// Poll tells of a state when it has changed, and StateOf leaves out what others have no use for.
+func TestPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		s := v1.State{Hostname: "edge", Message: "one", Addresses: []string{"::ffff:192.0.2.7", "none", "fe80::7%eth0"}}
+		states := discovery.Poll(ctx, time.Second, func() discovery.State { return discovery.StateOf(s) })
+		if got, want := fmt.Sprint(<-states), "{edge      [192.0.2.7 fe80::7]}"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		s.Message = "two"
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s.Phase = v1.Ready
+		if got, want := fmt.Sprint(<-states), "{edge     ready [192.0.2.7 fe80::7]}"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		select {
+		case s := <-states:
+			t.Errorf("told without a change: %v", s)
+		case <-time.After(time.Minute):
+		}
+	})
+}
+
+// A network that ends is an error, and one that cannot be opened, too.
+func TestRunFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := discoverytest.NewMachine("edge", discovery.Port)
+		m.Close()
+		r := discovery.Responder{Open: func() (discovery.Network, error) { return m, nil }}
+		if err := r.Run(t.Context()); err == nil {
+			t.Error("a network that has ended: no error")
+		}
+		r.Open = func() (discovery.Network, error) { return nil, errors.New("no network today") }
+		if err := r.Run(t.Context()); err == nil || err.Error() != "no network today" {
+			t.Errorf("got %v", err)
 		}
 	})
 }
