@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -184,13 +185,21 @@ func (p *process) problem(text string) { p.state.problem(text) }
 func (p *process) fail(err error) {
 	p.state.failed(err, failureDelay)
 	restart := time.After(failureDelay)
-	p.leave(firstLine(err))
+	p.leave(lastWordsOf(err))
 	machine.SyncAll(failureDelay)
 	<-restart
 	if err := machine.Reboot(); err != nil {
 		panic(err) // ends process 1: the kernel panics and restarts by itself
 	}
 	select {}
+}
+
+// lastWordsOf is what the next boot is to know of a failure.
+func lastWordsOf(err error) string {
+	if e, ok := errors.AsType[*unhealthyError](err); ok {
+		return firstLine(e.reason)
+	}
+	return firstLine(err)
 }
 
 // feed keeps the watchdog content from now on, as long as the loop that supervises gives signs of life and nobody holds

@@ -144,8 +144,19 @@ func (r *root) giveUp(left int) error {
 			r.logf("%v", err)
 		}
 	}
-	if left == 0 {
-		return fmt.Errorf("slot %s on trial: %w; slot %s is booted again", r.cmdline.slot, r.unhealthy, r.cmdline.slot.Other())
+	then := fmt.Sprintf("slot %s is booted again", r.cmdline.slot.Other())
+	if left > 0 {
+		then = fmt.Sprintf("it is tried again, %d times at most, before slot %s is", left, r.cmdline.slot.Other())
 	}
-	return fmt.Errorf("slot %s on trial: %w; it is tried again, %d times at most, before slot %s is", r.cmdline.slot, r.unhealthy, left, r.cmdline.slot.Other())
+	return &unhealthyError{r.unhealthy, fmt.Sprintf("slot %s on trial: %v; %s", r.cmdline.slot, r.unhealthy, then)}
 }
+
+// An unhealthyError ends the boot of a slot on trial.
+type unhealthyError struct {
+	// reason is what people are told later, text what is shown now.
+	reason error
+	text   string
+}
+
+func (e *unhealthyError) Error() string { return e.text }
+func (e *unhealthyError) Unwrap() error { return e.reason }
