@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
@@ -33,7 +34,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "saboteur:", err)
 		os.Exit(1)
 	}
-	select {}
+	// Whatever is broken, and "never" which is not: the process lives until it is asked to end.
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	<-asked
 }
 
 // panicKernel crashes the kernel (https://docs.kernel.org/admin-guide/sysrq.html).
