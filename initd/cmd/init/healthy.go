@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/skerryos/skerry/initd/api"
@@ -38,17 +39,20 @@ func (r *root) operatorsChecks() []health.Check {
 }
 
 func (r *root) servicesReady() error {
-	var failed []error
+	var failed []string
 	for _, s := range r.supervisor().Status() {
 		if s.State != service.Ready && s.State != service.Done {
 			text := s.Unit + " is " + string(s.State)
 			if s.Reason != "" {
 				text += " (" + s.Reason + ")"
 			}
-			failed = append(failed, errors.New(text))
+			failed = append(failed, text)
 		}
 	}
-	return errors.Join(failed...)
+	if len(failed) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(failed, "; "))
 }
 
 // clockSane: with a clock before the build no certificate of ours is valid, and nobody else's is of today.
@@ -79,7 +83,9 @@ func (r *root) waitHealthy(ctx context.Context) error {
 	over := time.Now().Add(limit) // by the monotonic clock
 	up, cancel := context.WithDeadlineCause(ctx, over, fmt.Errorf("not ready after %v", limit))
 	defer cancel()
-	r.unhealthy = r.supervisor().WaitUp(up)
+	if r.unhealthy = r.supervisor().WaitUp(up); r.unhealthy != nil && errors.Is(up.Err(), context.DeadlineExceeded) {
+		r.unhealthy = fmt.Errorf("%w: %s", r.unhealthy, message(r.servicesReady()))
+	}
 	r.state.checks([]health.Result{{Name: "services", Passed: r.unhealthy == nil, Reason: message(r.unhealthy)}})
 	r.showFingerprint()
 	if r.unhealthy != nil || !trial {
