@@ -25,7 +25,7 @@ var failures = []failure{
 	{"panic", `the kernel crashed: Kernel panic - not syncing: sysrq triggered crash, during boot step healthy`, false},
 	{"kill", `the kernel crashed: Kernel panic - not syncing: Attempted to kill init! exitcode=0x[0-9a-f]{8}, during boot step healthy`, true},
 	{"hang", `the machine was reset \(kernel crash, hang or loss of power\) during boot step healthy`, true},
-	{"never", `saboteur is starting.*`, true},
+	{"never", `not ready after 1m0s: saboteur is starting`, true},
 	{"unhealthy", `not healthy after 1m: check shop: .*`, true},
 }
 
