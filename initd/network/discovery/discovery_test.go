@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -301,14 +302,23 @@ func TestPoll(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		s := v1.State{Hostname: "edge", Message: "one", Addresses: []string{"::ffff:192.0.2.7", "none", "fe80::7%eth0"}}
-		states := discovery.Poll(ctx, time.Second, func() discovery.State { return discovery.StateOf(s) })
+		var now atomic.Pointer[v1.State]
+		now.Store(&s)
+		states := discovery.Poll(ctx, time.Second, func() discovery.State { return discovery.StateOf(*now.Load()) })
 		if got, want := fmt.Sprint(<-states), "{edge      [192.0.2.7 fe80::7]}"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
-		s.Message = "two"
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		s.Phase = v1.Ready
+		other := s
+		other.Message = "two"
+		now.Store(&other)
+		select {
+		case s := <-states:
+			t.Errorf("told of what others have no use for: %v", s)
+		case <-time.After(time.Minute):
+		}
+		ready := s
+		ready.Phase = v1.Ready
+		now.Store(&ready)
 		if got, want := fmt.Sprint(<-states), "{edge     ready [192.0.2.7 fe80::7]}"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}

@@ -145,7 +145,9 @@ func (r Record) key() recordKey {
 func (r Record) Says(other Record) bool { return r.key() == other.key() }
 
 // Speaks tells whether both records are about the same name and type.
-func (r Record) Speaks(other Record) bool { return r.Type == other.Type && sameName(r.Name, other.Name) }
+func (r Record) Speaks(other Record) bool {
+	return r.Type == other.Type && sameName(r.Name, other.Name)
+}
 
 // lower makes the letters small that names are compared without regard to (RFC 6762, 16): those of ASCII.
 func lower(name string) string {
