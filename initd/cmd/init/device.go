@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"github.com/skerryos/skerry/initd/api"
 	v1 "github.com/skerryos/skerry/initd/api/v1"
 	"github.com/skerryos/skerry/initd/config"
+	"github.com/skerryos/skerry/initd/network/discovery"
 	"github.com/skerryos/skerry/initd/snapshot"
 )
 
@@ -37,7 +39,49 @@ func apiMain() error {
 	if _, err := os.Stat(clusterProgram); err == nil {
 		o.Snapshots = snapshots{newSnapshots()}
 	}
-	return api.Main(ctx, o)
+	announced := make(chan struct{})
+	go func() {
+		defer close(announced)
+		announce(ctx, o.Upgrades)
+	}()
+	err := api.Main(ctx, o)
+	stop()
+	<-announced // or nobody hears that the device goes
+	return err
+}
+
+const (
+	// announceInterval is between two looks at what is announced, announceRetry after a failure.
+	announceInterval = 2 * time.Second
+	announceRetry    = 30 * time.Second
+)
+
+// announce lets the device be found by multicast DNS, if there is anybody who may use what is found.
+func announce(ctx context.Context, upgrades api.Upgrades) {
+	if _, err := os.Stat(v1.ClientsPath); err != nil || upgrades == nil {
+		return
+	}
+	var last v1.State
+	look := func() discovery.State {
+		var s v1.State
+		if b, err := os.ReadFile(v1.StatePath); err == nil && json.Unmarshal(b, &s) == nil && upgrades.Describe(&s) == nil {
+			last = s
+		}
+		return discovery.StateOf(last)
+	}
+	for ctx.Err() == nil {
+		round, stop := context.WithCancel(ctx)
+		// It begins anew with each round: what has not changed it says only once.
+		err := (&discovery.Responder{Open: discovery.Open, States: discovery.Poll(round, announceInterval, look)}).Run(round)
+		stop()
+		if err != nil && ctx.Err() == nil {
+			slog.Warn("the device cannot be found in the network", "reason", err)
+			select {
+			case <-time.After(announceRetry):
+			case <-ctx.Done():
+			}
+		}
+	}
 }
 
 // runCluster runs the Kubernetes runtime's program for a task, with a text to its input.
