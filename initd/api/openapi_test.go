@@ -59,9 +59,7 @@ func describeAPI(t *testing.T) object {
 		for _, m := range parameter.FindAllStringSubmatch(r.Path, -1) {
 			parameters = append(parameters, object{"name": m[1], "in": "path", "required": true, "schema": object{"type": "string"}})
 		}
-		for _, q := range queries[r.Method+" "+r.Path] {
-			parameters = append(parameters, q)
-		}
+		parameters = append(parameters, queries[r.Method+" "+r.Path]...)
 		if parameters != nil {
 			op["parameters"] = parameters
 		}
