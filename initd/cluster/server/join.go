@@ -53,6 +53,7 @@ var joinBindings = []struct{ name, role, group string }{
 	{"skerry:node-autoapprove-renewal", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "system:nodes"},
 	{"skerry:node-proxier", "system:node-proxier", "system:nodes"}, // kube-proxy uses the node's own certificate
 	{"skerry:node-network", "skerry:node-network", "system:nodes"}, // and so does flannel
+	{"skerry:node-upgrade", "skerry:node-upgrade", "system:nodes"}, // and a node that is drained for an upgrade
 }
 
 func joinRoles() []*rbac.ClusterRole {
@@ -61,6 +62,12 @@ func joinRoles() []*rbac.ClusterRole {
 		Rules: []rbac.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "list", "watch"}},
 			{APIGroups: []string{""}, Resources: []string{"nodes/status"}, Verbs: []string{"patch"}}, // own node only: NodeRestriction
+		},
+	}, {
+		ObjectMeta: object("skerry:node-upgrade", ""),
+		Rules: []rbac.PolicyRule{
+			// Whether a pod is made anew where it is; all else a node may do with its own pods and its Node already.
+			{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, Verbs: []string{"get"}},
 		},
 	}}
 }

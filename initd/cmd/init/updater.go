@@ -19,7 +19,7 @@ import (
 const (
 	upgradeRecord = stateDir + "/upgrade.json"
 	upgradeLock   = runDir + "/upgrade.lock"
-	scratchFile   = "/var/lib/skerry/upgrade/boot-image"
+	scratchFile   = stateDir + "/boot-image"
 	trustedKeys   = "/usr/lib/skerry/keys/*.pub"
 
 	datastoreDir = "/var/lib/skerry/server/db"
