@@ -98,7 +98,7 @@ func listNodes(found []browse.Device, known []contexts.Device) []listedNode {
 	for _, d := range found {
 		n := listedNode{Device: d}
 		is := func(k contexts.Device) bool {
-			return k.MachineID != "" && k.MachineID == d.MachineID || slices.Contains(d.Nodes(), k.Address)
+			return k.MachineID != "" && discovery.PublicID(k.MachineID) == d.ID || slices.Contains(d.Nodes(), k.Address)
 		}
 		if i := slices.IndexFunc(known, is); i >= 0 {
 			n.Known, n.KnownAs = true, known[i].Address

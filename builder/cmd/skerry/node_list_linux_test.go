@@ -164,7 +164,7 @@ func testDevice(t *testing.T, name string) {
 	}()
 	address, _, _ := strings.Cut(cables[i].farAddress, "/")
 	states := discovery.Poll(ctx, time.Second, func() discovery.State {
-		return discovery.State{Hostname: "edge", MachineID: name, Version: "1.0.0", Board: "x86-64", Slot: "a", Phase: "ready",
+		return discovery.State{Hostname: "edge", ID: discovery.PublicID(name), Version: "1.0.0", Board: "x86-64", Slot: "a", Phase: "ready",
 			Addresses: []netip.Addr{netip.MustParseAddr(address)}}
 	})
 	r := discovery.Responder{Open: discovery.Open, States: states}

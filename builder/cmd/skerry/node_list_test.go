@@ -49,8 +49,8 @@ func TestNodeList(t *testing.T) {
 			t.Errorf("in an empty network: %q, %q, %v", stdout, stderr, err)
 		}
 		for _, s := range []discovery.State{
-			{Hostname: "edge", MachineID: "0123", Version: "1.0.0", Board: "x86-64", Slot: "a", Phase: "ready", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")}},
-			{Hostname: "bay", MachineID: "4567", Version: "1.1.0", Board: "rpi", Slot: "b", Phase: "degraded", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.10")}},
+			{Hostname: "edge", ID: discovery.PublicID("0123"), Version: "1.0.0", Board: "x86-64", Slot: "a", Phase: "ready", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")}},
+			{Hostname: "bay", ID: discovery.PublicID("4567"), Version: "1.1.0", Board: "rpi", Slot: "b", Phase: "degraded", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.10")}},
 			{Hostname: "new", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}},
 		} {
 			m := discoverytest.NewMachine(s.Hostname, discovery.Port)
@@ -96,8 +96,8 @@ new   192.0.2.9   -        -       -     -         no
 		}
 		stdout, _, err = skerryNodeList(t, "--json")
 		const wantJSON = `{"devices":[` +
-			`{"name":"bay","addresses":["192.0.2.10"],"port":7443,"machineID":"4567","version":"1.1.0","board":"rpi","slot":"b","phase":"degraded","known":true,"knownAs":"192.0.2.99"},` +
-			`{"name":"edge","addresses":["192.0.2.7"],"port":7443,"machineID":"0123","version":"1.0.0","board":"x86-64","slot":"a","phase":"ready","known":true,"knownAs":"edge.local"},` +
+			`{"name":"bay","addresses":["192.0.2.10"],"port":7443,"id":"ec9b8a2d92b219534f30232dbf01c16f","version":"1.1.0","board":"rpi","slot":"b","phase":"degraded","known":true,"knownAs":"192.0.2.99"},` +
+			`{"name":"edge","addresses":["192.0.2.7"],"port":7443,"id":"0c591872b35c0bbd050e151a2d59c13c","version":"1.0.0","board":"x86-64","slot":"a","phase":"ready","known":true,"knownAs":"edge.local"},` +
 			`{"name":"new","addresses":["192.0.2.9"],"port":7443,"known":false}]}` + "\n"
 		if err != nil || stdout != wantJSON {
 			t.Errorf("got\n%s\nwant\n%s\n%v", stdout, wantJSON, err)

@@ -25,11 +25,12 @@ type Device struct {
 	// Addresses are where it can be reached, IPv4 first, those that hold on one link only last; Port is that of its API.
 	Addresses []netip.Addr `json:"addresses"`
 	Port      uint16       `json:"port"`
-	MachineID string       `json:"machineID,omitempty"`
-	Version   string       `json:"version,omitempty"`
-	Board     string       `json:"board,omitempty"`
-	Slot      string       `json:"slot,omitempty"`
-	Phase     string       `json:"phase,omitempty"`
+	// ID stands for the device's machine identifier: discovery.PublicID.
+	ID      string `json:"id,omitempty"`
+	Version string `json:"version,omitempty"`
+	Board   string `json:"board,omitempty"`
+	Slot    string `json:"slot,omitempty"`
+	Phase   string `json:"phase,omitempty"`
 }
 
 // Wait is how long is waited for answers where nobody says otherwise: devices answer within a fifth of a second, and may be

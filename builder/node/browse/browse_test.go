@@ -40,7 +40,7 @@ func list(t *testing.T, m *discoverytest.Machine, wait time.Duration) string {
 	}
 	var b strings.Builder
 	for _, d := range devices {
-		fmt.Fprintf(&b, "%s %s %d id=%s version=%s board=%s slot=%s phase=%s\n", d.Name, d.Addresses, d.Port, d.MachineID, d.Version, d.Board, d.Slot, d.Phase)
+		fmt.Fprintf(&b, "%s %s %d id=%s version=%s board=%s slot=%s phase=%s\n", d.Name, d.Addresses, d.Port, d.ID, d.Version, d.Board, d.Slot, d.Phase)
 	}
 	return b.String()
 }
@@ -71,12 +71,12 @@ func TestBrowse(t *testing.T) {
 		two.Plug(office, 2, "192.0.2.8/24")
 		both.Plug(office, 2, "192.0.2.9/24")
 		both.Plug(lab, 3, "198.51.100.9/24")
-		s := discovery.State{Hostname: "edge", MachineID: "01", Version: "1.0.0", Board: "x86-64", Slot: "a", Phase: "ready", Addresses: addresses("2001:db8::7", "192.0.2.7")}
+		s := discovery.State{Hostname: "edge", ID: "01", Version: "1.0.0", Board: "x86-64", Slot: "a", Phase: "ready", Addresses: addresses("2001:db8::7", "192.0.2.7")}
 		defer device(t, one, s)()
 		time.Sleep(time.Minute)
-		s.MachineID, s.Version, s.Addresses = "02", "1.1.0", addresses("192.0.2.8")
+		s.ID, s.Version, s.Addresses = "02", "1.1.0", addresses("192.0.2.8")
 		endTwo := device(t, two, s)
-		s.MachineID, s.Phase, s.Hostname, s.Addresses = "03", "degraded", "bay", addresses("192.0.2.9", "198.51.100.9")
+		s.ID, s.Phase, s.Hostname, s.Addresses = "03", "degraded", "bay", addresses("192.0.2.9", "198.51.100.9")
 		defer device(t, both, s)()
 		time.Sleep(time.Minute)
 		const (

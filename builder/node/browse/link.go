@@ -144,7 +144,7 @@ func devices(links []*link) []Device {
 			if !ok {
 				continue
 			}
-			i := slices.IndexFunc(list, func(x Device) bool { return x.MachineID == d.MachineID && x.Name == d.Name && x.Port == d.Port })
+			i := slices.IndexFunc(list, func(x Device) bool { return x.ID == d.ID && x.Name == d.Name && x.Port == d.Port })
 			if i < 0 {
 				list = append(list, d)
 				continue
@@ -160,7 +160,7 @@ func devices(links []*link) []Device {
 		slices.SortStableFunc(d.Addresses, compareAddresses)
 	}
 	slices.SortFunc(list, func(a, b Device) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.MachineID, b.MachineID), slices.CompareFunc(a.Addresses, b.Addresses, netip.Addr.Compare))
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID), slices.CompareFunc(a.Addresses, b.Addresses, netip.Addr.Compare))
 	})
 	return list
 }
@@ -173,7 +173,7 @@ func (l *link) device(instance string) (d Device, ok bool) {
 	}
 	name, _ := label(instance)
 	d = Device{Name: printable(name), Port: srv[0].Port, Addresses: l.addresses(srv[0].Target)}
-	fields := map[string]*string{"id": &d.MachineID, "version": &d.Version, "board": &d.Board, "slot": &d.Slot, "phase": &d.Phase}
+	fields := map[string]*string{"id": &d.ID, "version": &d.Version, "board": &d.Board, "slot": &d.Slot, "phase": &d.Phase}
 	for _, r := range l.of(instance, dnsmessage.TypeTXT) {
 		for _, text := range r.Text {
 			key, value, _ := strings.Cut(text, "=")

@@ -41,8 +41,8 @@ const (
 	RoleReader = "skerry:reader"
 )
 
-// MDNSService is how devices are found in a network (RFC 6763). The TXT records of an instance are id=MACHINE-ID,
-// version=V, board=B, slot=S and phase=P.
+// MDNSService is how devices are found in a network (RFC 6763). The TXT records of an instance are id=ID (a keyed hash
+// of the machine identifier), version=V, board=B, slot=S and phase=P.
 const MDNSService = "_skerry._tcp"
 
 // HostPort is the name of the virtio-serial port over which a virtual machine's host speaks the device API.

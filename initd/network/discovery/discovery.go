@@ -12,6 +12,9 @@ package discovery
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,19 +29,31 @@ import (
 // A State is what the device says of itself.
 type State struct {
 	// Hostname is the name that the device wants: what comes before the first dot. While it is empty nothing is said.
-	Hostname  string
-	MachineID string
-	Version   string
-	Board     string
-	Slot      string
-	Phase     v1.Phase
+	Hostname string
+	// ID is a [PublicID].
+	ID      string
+	Version string
+	Board   string
+	Slot    string
+	Phase   v1.Phase
 	// Addresses are the device's own on all links. Those that a link has are said on that link.
 	Addresses []netip.Addr
 }
 
+// PublicID is what stands for a machine identifier in a network, where that itself must not be shown (machine-id(5)): a keyed hash
+// of it, from which it cannot be told, and the same for as long as it is the same. It is empty for an empty one.
+func PublicID(machineID string) string {
+	if machineID == "" {
+		return ""
+	}
+	h := hmac.New(sha256.New, []byte(machineID))
+	h.Write([]byte("skerry multicast DNS"))
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
 // StateOf takes from the device's status what others may know. Addresses that cannot be read are left out.
 func StateOf(s v1.State) State {
-	out := State{Hostname: s.Hostname, MachineID: s.MachineID, Version: s.Version, Board: s.Board, Slot: s.Slot, Phase: s.Phase}
+	out := State{Hostname: s.Hostname, ID: PublicID(s.MachineID), Version: s.Version, Board: s.Board, Slot: s.Slot, Phase: s.Phase}
 	for _, text := range s.Addresses {
 		if a, err := netip.ParseAddr(text); err == nil {
 			out.Addresses = append(out.Addresses, a.Unmap().WithZone(""))

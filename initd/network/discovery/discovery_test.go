@@ -50,8 +50,10 @@ func start(t *testing.T, name string) device {
 }
 
 func state(addresses ...string) discovery.State {
-	return discovery.StateOf(v1.State{Hostname: "edge", MachineID: "0123", Version: "1.0.0", Board: "x86-64", Slot: "a", Phase: v1.Ready,
+	s := discovery.StateOf(v1.State{Hostname: "edge", MachineID: "0123", Version: "1.0.0", Board: "x86-64", Slot: "a", Phase: v1.Ready,
 		Addresses: addresses})
+	s.ID = "0123" // which no hash is, so that it is plain what is said
+	return s
 }
 
 // passes lets time pass, and returns what was said in it.
@@ -363,5 +365,17 @@ func say(b *discoverytest.Bus, from, to netip.AddrPort, m discovery.Message) {
 	}
 	if err := b.Inject("asker", from, to, data); err != nil {
 		panic(err)
+	}
+}
+
+// A device is known by its identifier, which nobody must learn from the network (machine-id(5)).
+func TestPublicID(t *testing.T) {
+	const secret = "0123456789abcdef0123456789abcdef"
+	id := discovery.PublicID(secret)
+	if len(id) != 32 || id == secret || id != discovery.PublicID(secret) || id == discovery.PublicID(secret[1:]) || discovery.PublicID("") != "" {
+		t.Errorf("the public identifier is %q", id)
+	}
+	if s := discovery.StateOf(v1.State{MachineID: secret}); s.ID != id {
+		t.Errorf("the network is told %q", s.ID)
 	}
 }

@@ -77,7 +77,7 @@ func (s *speaker) records(o *outlet) []Record {
 		{Name: Service, Type: typePTR, TTL: otherTTL, Target: n.instance},
 		{Name: n.instance, Type: typeSRV, TTL: hostTTL, Unique: true, Target: n.host, Port: v1.Port},
 		{Name: n.instance, Type: typeTXT, TTL: otherTTL, Unique: true, Text: []string{
-			text("id", s.state.MachineID), text("version", s.state.Version), text("board", s.state.Board),
+			text("id", s.state.ID), text("version", s.state.Version), text("board", s.state.Board),
 			text("slot", s.state.Slot), text("phase", string(s.state.Phase)),
 		}},
 	}
