@@ -9,6 +9,7 @@ import (
 	"time"
 
 	v1 "github.com/skerryos/skerry/initd/api/v1"
+	"github.com/skerryos/skerry/initd/update"
 )
 
 // A failure is a release that must be rolled back.
@@ -16,17 +17,17 @@ type failure struct {
 	name string
 	// reason is a pattern for all of what the device says afterwards.
 	reason string
-	// hasten ends the attempts after the first one as soon as they have begun. The boot loader has counted them by then, and what
-	// is shown at last must be the reason of the first one.
-	hasten bool
+	// attempts are those that process 1 sees. If they are not all three, the others are ended as soon as they have begun: the boot
+	// loader has counted them by then, and what is shown at last must be the reason of the first one.
+	attempts int
 }
 
 var failures = []failure{
-	{"panic", `the kernel crashed: Kernel panic - not syncing: sysrq triggered crash, during boot step healthy`, false},
-	{"kill", `the kernel crashed: Kernel panic - not syncing: Attempted to kill init! exitcode=0x[0-9a-f]{8}, during boot step healthy`, true},
-	{"hang", `the machine was reset \(kernel crash, hang or loss of power\) during boot step healthy`, true},
-	{"never", `not ready after 1m0s: saboteur is starting`, true},
-	{"unhealthy", `not healthy after 1m: check shop: .*`, true},
+	{"panic", `the kernel crashed: Kernel panic - not syncing: sysrq triggered crash, during boot step healthy`, update.Tries},
+	{"kill", `the kernel crashed: Kernel panic - not syncing: Attempted to kill init! exitcode=0x[0-9a-f]{8}, during boot step healthy`, 1},
+	{"hang", `the machine was reset \(kernel crash, hang or loss of power\) during boot step healthy`, 1},
+	{"never", `not ready after 1m0s: saboteur is starting`, 1},
+	{"unhealthy", `not healthy after 1m: check shop: .*`, 1},
 }
 
 // failedAttempts bounds, on hardware, three attempts of which none ends before its watchdog or deadline.
@@ -42,7 +43,8 @@ func damagedRoot(t *testing.T, d *device) {
 	_, _, err := d.skerry(t, upgradeTime, "node", "upgrade", "--no-try", "--force", third(t)) // it has failed before
 	must(t, err)
 	flipByte(t, d.config.Disk, "skerry-root-a", 1088) // see TestChangedRootIsRefused
-	d.fails(t, failure{reason: `root file system of slot a is damaged: .*`, hasten: true}, "0.3.0", "node", "try")
+	const reason = `boot step root failed: .*; the root file system of slot a is damaged or was not written completely`
+	d.fails(t, failure{reason: reason}, "0.3.0", "node", "try") // process 1 is in the file system that is damaged
 }
 
 // fails runs a command that makes the device try a version in slot a which must not be kept. Version 0.2.0 must run as before, and
@@ -52,10 +54,8 @@ func (d *device) fails(t *testing.T, f failure, version string, command ...strin
 	kept := "skerry-root-b"
 	before, content, from := d.state(t), d.content(t, kept), d.Console.Next()
 	wait := d.begin(t, failedAttempts, command...)
-	attempts := 3
-	if f.hasten {
+	if f.attempts < update.Tries {
 		d.cutAttempts(t, from, version)
-		attempts = 1 // of which process 1 knows
 	}
 	err := wait()
 	if err == nil || !strings.Contains(err.Error(), "has rolled version "+version+" back and runs version 0.2.0 again") {
@@ -70,14 +70,16 @@ func (d *device) fails(t *testing.T, f failure, version string, command ...strin
 	if !strings.Contains(err.Error(), s.Update.Reason) {
 		t.Errorf("the command does not tell the reason: %v", err)
 	}
-	reason, err := json.Marshal(s.Update.Reason)
+	upgrade, err := json.Marshal(v1.Update{
+		State: "rolled back", Version: version, From: "0.2.0", Target: "a", Chunk: 21, Chunks: 21, Attempts: f.attempts, Reason: s.Update.Reason, Floor: 2,
+	})
 	must(t, err)
 	d.expect(t, fmt.Sprintf(`
 version 0.2.0 in slot b, ready, -1 tries, problems []
 {"name":"a","version":%q,"running":false,"present":true,"good":false}
 {"name":"b","version":"0.2.0","running":true,"present":true,"good":true}
-{"state":"rolled back","version":%[1]q,"from":"0.2.0","target":"a","chunk":21,"chunks":21,"attempts":%[2]d,"reason":%[3]s,"floor":2}
-%[4]s`, version, attempts, reason, failedLines(before, version, s.Update.Reason)))
+%s
+%s`, version, upgrade, failedLines(before, version, s.Update.Reason)))
 	if after := d.content(t, kept); after != content {
 		t.Errorf("the slot that is kept has %s, and had %s", after, content)
 	}
@@ -98,13 +100,13 @@ func failedLines(before v1.State, version, reason string) string {
 	return b.String()
 }
 
-// cutAttempts lets the first attempt of a version end by itself, and presses the reset button when the kernels of the other two have
+// cutAttempts lets the first attempt of a version end by itself, and presses the reset button when the kernels of the others have
 // started.
 func (d *device) cutAttempts(t *testing.T, from int, version string) {
 	t.Helper()
 	begins := regexp.QuoteMeta("skerry "+version+" ") + `.* starting: modules`
 	from = d.waitConsole(t, from, begins, upgradeTime).Number + 1
-	for range 2 {
+	for range update.Tries - 1 {
 		from = d.waitConsole(t, from, begins, failedAttempts/3).Number + 1
 		must(t, d.Reset(patience(t, 10*time.Second)))
 	}
