@@ -44,7 +44,7 @@ func damagedRoot(t *testing.T, d *device) {
 	must(t, err)
 	flipByte(t, d.config.Disk, "skerry-root-a", 1088) // see TestChangedRootIsRefused
 	const reason = `boot step root failed: .*; the root file system of slot a is damaged or was not written completely`
-	d.fails(t, failure{reason: reason}, "0.3.0", "node", "try") // process 1 is in the file system that is damaged
+	d.fails(t, failure{reason: reason}, "0.3.0", "node", "try") // who would count attempts is in that file system
 }
 
 // fails runs a command that makes the device try a version in slot a which must not be kept. Version 0.2.0 must run as before, and
