@@ -22,6 +22,9 @@ type machine struct {
 // factory is a machine as it was flashed.
 func factory(version string) *machine { return &machine{Device: NewDevice(version)} }
 
+// loaders are the boot loaders that there are.
+var loaders = map[string]func(image string, tries int) slottest.Machine{"systemd-boot": slottest.NewSystemdBoot, "uboot": slottest.NewUBoot}
+
 // forgetful is a backend that forgets to remove.
 type forgetful struct{ slot.Backend }
 

@@ -181,23 +181,63 @@ func goals(t testing.TB) []goal {
 // TestPowerCuts cuts the power at every step of every medium in the life of a device, in every way that a test can think
 // of: the device must always boot something complete, and come to the end that was wanted.
 func TestPowerCuts(t *testing.T) {
-	e := &enumeration{random: rand.New(rand.NewPCG(1, 2))}
-	m := factory("1.0.0")
+	for name, loader := range loaders {
+		t.Run(name, func(t *testing.T) {
+			e := &enumeration{random: rand.New(rand.NewPCG(1, 2))}
+			e.live(t, &machine{Device: NewDeviceWith(loader, "1.0.0")}, 4, 2)
+			t.Logf("%d cut points, %d machines after a cut: %d problems", e.points, e.cuts, len(e.problems))
+			if e.cuts < 5000 {
+				t.Errorf("only %d cuts", e.cuts)
+			}
+		})
+	}
+}
+
+// live leads a machine through all goals.
+func (e *enumeration) live(t *testing.T, m *machine, lucks, depth int) {
 	old := "1.0.0"
 	for _, g := range goals(t) {
 		before := e.cuts
-		e.run(m, g, old, 4, 2)
+		e.run(m, g, old, lucks, depth)
 		t.Logf("%-50s %6d cuts, boot state %s", g.name, e.cuts-before, m.Slots)
 		if old = m.Running.Version; old == "1.5.0" {
 			old = "2.0.0" // the next goal is to go back
 		}
 	}
-	t.Logf("%d cut points, %d machines after a cut: %d problems", e.points, e.cuts, len(e.problems))
 	for _, p := range e.problems[:min(10, len(e.problems))] {
 		t.Error(p)
 	}
-	if e.cuts < 5000 {
-		t.Errorf("only %d cuts", e.cuts)
+}
+
+// TestRottenCopies destroys one copy of U-Boot's state, or both, at each step of the life of a device: it may forget what it
+// was doing, but it must start something complete.
+func TestRottenCopies(t *testing.T) {
+	m, old, rotten := &machine{Device: NewDeviceWith(slottest.NewUBoot, "1.0.0")}, "1.0.0", 0
+	for _, g := range goals(t) {
+		m.OnStep(func() error {
+			for _, copies := range [][]int{{0}, {1}, {0, 1}} {
+				left := m.cut(slottest.AllKept)
+				for _, i := range copies {
+					left.Slots.(*slottest.UBoot).Sectors.Rot(i)
+				}
+				rotten++
+				state := left.Slots.String()
+				if err := left.PowerOn(); err != nil {
+					t.Errorf("%s: copies %v are destroyed, %s: %v", g.name, copies, state, err)
+				}
+			}
+			return nil
+		})
+		if err := m.drive(g, old); err != nil {
+			t.Fatalf("%s: %v", g.name, err)
+		}
+		if old = m.Running.Version; old == "1.5.0" {
+			old = "2.0.0"
+		}
+	}
+	t.Logf("%d machines with destroyed copies", rotten)
+	if rotten < 1000 {
+		t.Errorf("only %d machines", rotten)
 	}
 }
 

@@ -15,12 +15,13 @@ import (
 // A Machine is a boot loader, the medium that it keeps its state on, and the backend under test.
 type Machine interface {
 	slot.Backend
-	// Boot does what the boot loader does at power-on, and returns the image that it starts.
+	// Boot does what the boot loader does at power-on, and returns the image that it starts. Boot loaders that write without
+	// a file system have steps, too.
 	Boot() ([]byte, error)
 	// Images are those that the boot loader takes on its own account: they are good or have attempts left.
 	Images() [][]byte
-	// OnStep sets a function that is called before each access to the medium. When it returns an error the access does
-	// nothing.
+	// OnStep sets a function that is called before each change of the medium, and before it is made durable. When it returns
+	// an error nothing is done. A cut before a read leaves what one before the next change leaves.
 	OnStep(func() error)
 	// Cut is the machine after a power cut now. The machine itself goes on.
 	Cut(Luck) Machine
@@ -124,6 +125,9 @@ func (p *player) play(m Machine, life string) error {
 		verb, n, _ := strings.Cut(rest, " ")
 		before := m.String()
 		if verb == "boot" {
+			if err := p.cutBoot(m); err != nil {
+				return err
+			}
 			if got, err := boot(m); err != nil || got != n {
 				return fmt.Errorf("%s in %s: the boot loader took %q (%v) and left %s", line, before, got, err, m)
 			}
@@ -202,6 +206,46 @@ func (p *player) cut(m Machine, c call) error {
 			p.cuts++
 			if err := leaves(left.Cut(luck), c, before, after); err != nil {
 				p.problems = append(p.problems, fmt.Sprintf("%s in %s, cut at step %d: %v", c.name, m, step, err))
+			}
+		}
+	}
+}
+
+// cutBoot cuts the power before each step of the boot loader. What is left must boot what would have been booted now, or the
+// next time.
+func (p *player) cutBoot(m Machine) error {
+	sound := m.Cut(AllKept)
+	now, err := boot(sound)
+	if err != nil {
+		return err
+	}
+	next, err := boot(sound)
+	if err != nil {
+		return err
+	}
+	for step := 0; ; step++ {
+		n, left := step, m.Cut(AllKept)
+		left.OnStep(func() error {
+			if n == 0 {
+				return errCut
+			}
+			n--
+			return nil
+		})
+		_, err := left.Boot()
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, errCut) {
+			return fmt.Errorf("boot in %s, cut at step %d: %w", m, step, err)
+		}
+		for _, luck := range Lucks(p.random, 4) {
+			p.cuts++
+			left := left.Cut(luck)
+			state := left.String()
+			if got, err := boot(left); err != nil || (got != now && got != next) {
+				p.problems = append(p.problems, fmt.Sprintf("boot in %s, cut at step %d: %s is left, and slot %q is booted (%v), want %s or %s",
+					m, step, state, got, err, now, next))
 			}
 		}
 	}

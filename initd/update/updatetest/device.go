@@ -34,9 +34,12 @@ type Device struct {
 }
 
 // NewDevice makes a device as it was flashed: with a version in slot a, and nothing in slot b.
-func NewDevice(version string) *Device {
+func NewDevice(version string) *Device { return NewDeviceWith(slottest.NewSystemdBoot, version) }
+
+// NewDeviceWith is NewDevice for a boot loader.
+func NewDeviceWith(loader func(image string, tries int) slottest.Machine, version string) *Device {
 	return &Device{
-		Slots:   slottest.NewSystemdBoot(string(Image(slot.A, version)), update.Tries),
+		Slots:   loader(string(Image(slot.A, version)), update.Tries),
 		Roots:   map[slot.Name]*Disk{slot.A: NewDisk(RootFS(version), PartitionSize), slot.B: NewDisk(nil, PartitionSize)},
 		Scratch: NewDisk(nil, 2*BootSize), Store: &File{},
 		Keys: []bundle.PublicKey{Owner.Public},
