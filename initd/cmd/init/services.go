@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -137,16 +138,24 @@ func (r *root) commit() error {
 	return nil
 }
 
-// giveUp notes why this attempt has failed, which the boot loader has counted.
+// giveUp rolls back what is not healthy in time. Its tries are for what may go better the next time, a crash or a loss of power, and
+// each costs the device its work for as long as this one did.
 func (r *root) giveUp(left int) error {
-	if r.updater != nil {
-		if err := r.updater.NoteFailure(r.unhealthy.Error()); err != nil {
-			r.logf("%v", err)
-		}
-	}
 	then := fmt.Sprintf("slot %s is booted again", r.cmdline.slot.Other())
-	if left > 0 {
-		then = fmt.Sprintf("it is tried again, %d times at most, before slot %s is", left, r.cmdline.slot.Other())
+	err := errors.New("there is no record of upgrades")
+	if r.updater != nil {
+		err = r.updater.Rollback(r.unhealthy.Error())
+	}
+	if err != nil {
+		r.logf("cannot roll back: %v", err)
+		if r.updater != nil {
+			if err := r.updater.NoteFailure(r.unhealthy.Error()); err != nil {
+				r.logf("%v", err)
+			}
+		}
+		if left > 0 {
+			then = fmt.Sprintf("it is tried again, %d times at most, before slot %s is", left, r.cmdline.slot.Other())
+		}
 	}
 	return &unhealthyError{r.unhealthy, fmt.Sprintf("slot %s on trial: %v; %s", r.cmdline.slot, r.unhealthy, then)}
 }
