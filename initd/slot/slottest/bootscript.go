@@ -105,7 +105,7 @@ func (m *UBoot) start(folder string) ([]byte, error) {
 		return nil, errors.New("the start script is damaged")
 	}
 	var image []byte
-	for _, name := range ubootFiles {
+	for _, name := range UBootFiles {
 		part, err := m.Load(folder + "/" + name)
 		if err != nil {
 			return nil, err

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,8 +18,8 @@ import (
 // UBootKeys are the variables of the state.
 var UBootKeys = []string{"ab_seq", "ab_cur", "ab_count", "ab_dir_a", "ab_dir_b", "ab_tries_a", "ab_tries_b", "ab_done_a", "ab_done_b"}
 
-// ubootFiles are the files of a boot image besides its start script, in the order in which the start script loads them.
-var ubootFiles = []string{"kernel", "board.dtb", "initramfs"}
+// UBootFiles are the files of a boot image besides its start script, in the order in which the start script loads them.
+var UBootFiles = []string{"kernel", "board.dtb", "initramfs"}
 
 // A UBoot is a machine with U-Boot and Skerry's boot script.
 type UBoot struct {
@@ -35,7 +37,7 @@ func NewUBoot(image string, tries int) Machine { return NewUBootWith(image, trie
 func NewUBootWith(image string, tries int, start string) *UBoot {
 	files := map[string]string{"a-0/" + slot.StartScript: start}
 	for i, part := range parts([]byte(image)) {
-		files["a-0/"+ubootFiles[i]] = string(part)
+		files["a-0/"+UBootFiles[i]] = string(part)
 	}
 	var copies [Copies][]byte
 	for i := range copies {
@@ -44,6 +46,12 @@ func NewUBootWith(image string, tries int, start string) *UBoot {
 				"ab_tries_a": strconv.FormatInt(int64(tries), 16), "ab_tries_b": "0", "ab_done_a": "0", "ab_done_b": "0"}[key]
 		}, slot.SectorSize)
 	}
+	return UBootOf(files, copies, start)
+}
+
+// UBootOf is a machine with these files on its boot partition, these copies of the state, and a start script that all that is
+// complete has.
+func UBootOf(files map[string]string, copies [Copies][]byte, start string) *UBoot {
 	return newUBoot(newFAT("", files), NewSectors(copies), start)
 }
 
@@ -71,7 +79,7 @@ func (m *UBoot) Install(n slot.Name, image io.Reader, size int64, tries int) err
 		err = errors.Join(err, werr)
 	}
 	for i, part := range parts(content) {
-		add(ubootFiles[i], part)
+		add(UBootFiles[i], part)
 	}
 	add(slot.StartScript, []byte(m.Start))
 	if err := errors.Join(err, w.Close()); err != nil {
@@ -106,8 +114,8 @@ func (m *UBoot) String() string {
 			}
 		}
 	}
-	for name, c := range m.FAT.now.names {
-		if c.folder {
+	for _, name := range slices.Sorted(maps.Keys(m.FAT.now.names)) {
+		if m.FAT.now.names[name].folder {
 			if files, _ := m.Load(path.Join(name, slot.StartScript)); files == nil {
 				out += ", " + name + " is not complete"
 			}

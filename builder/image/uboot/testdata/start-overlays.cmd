@@ -1,0 +1,14 @@
+# Skerry: start slot ${slot} from ${folder}, as boot.cmd has set them. This script is part of the slot, and is upgraded with it.
+setenv dtb none
+if test "${fdtfile}" = "broadcom/bcm2837-rpi-3-a-plus.dtb"; then
+  setenv dtb other.dtb
+fi
+if test "${fdtfile}" = "broadcom/bcm2837-rpi-3-b.dtb"; then
+  setenv dtb board.dtb
+fi
+setenv bootargs "console=ttyS1,115200 panic=10 skerry.slot=${slot}"
+if test "${dtb}" = none; then
+  echo "Skerry: this version has no device tree for ${fdtfile}"
+else
+  load ${devtype} ${devnum}:1 0x200000 /${folder}/kernel && load ${devtype} ${devnum}:1 0x6100000 /${folder}/${dtb} && fdt addr 0x6100000 && fdt resize 10000 && load ${devtype} ${devnum}:1 0x6180000 /${folder}/disable-bt.dtbo && fdt apply 0x6180000 && load ${devtype} ${devnum}:1 0x6180000 /${folder}/uart0.dtbo && fdt apply 0x6180000 && load ${devtype} ${devnum}:1 0x6200000 /${folder}/initramfs && bootz 0x200000 0x6200000:${filesize} 0x6100000
+fi
