@@ -1,6 +1,7 @@
 package uboot
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -129,7 +130,7 @@ func after(m slottest.Machine, u *slottest.UBoot) string {
 		if _, err := u.Sectors.ReadAt(sector, int64(slot.UBootSector+i)*slot.SectorSize); err != nil {
 			return err.Error()
 		}
-		out += strings.TrimRight(fmt.Sprintf("%q", sector), `\x00"`) + "\n"
+		out += fmt.Sprintf("%q\n", bytes.TrimRight(sector, "\x00"))
 	}
 	return out
 }
