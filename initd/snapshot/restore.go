@@ -79,14 +79,14 @@ func (s *Store) apply(name, version string) error {
 	if err != nil {
 		return err
 	}
-	ready := s.Datastore + ".restored"
+	ready, replaced := s.Datastore+".restored", ""
 	_, err = os.Lstat(s.Datastore)
 	switch {
 	case err == nil:
 		if err := errors.Join(s.step("copy"), s.stage(info, ready)); err != nil {
 			return err
 		}
-		if err := s.setAside(version); err != nil {
+		if replaced, err = s.setAside(version); err != nil {
 			return err
 		}
 	case !errors.Is(err, fs.ErrNotExist):
@@ -104,7 +104,7 @@ func (s *Store) apply(name, version string) error {
 	if err := s.settle(); err != nil {
 		return err
 	}
-	return s.prune(Replaced)
+	return s.prune(Replaced, replaced)
 }
 
 // stage makes the copy that is to be the datastore, whole or not at all.
@@ -124,20 +124,19 @@ func (s *Store) stage(info Info, ready string) error {
 }
 
 // setAside makes a snapshot of the datastore by moving it.
-func (s *Store) setAside(version string) error {
+func (s *Store) setAside(version string) (name string, err error) {
 	info := Info{Version: version, Reason: Replaced, Created: s.Now().UTC()}
-	name, err := s.freeName(info)
-	if err != nil {
-		return err
+	if name, err = s.freeName(info); err != nil {
+		return "", err
 	}
 	dir := s.path(name) + partial
 	if err := errors.Join(s.step("prepare "+name), os.MkdirAll(dir, 0o700), writeInfo(dir, info)); err != nil {
-		return err
+		return "", err
 	}
 	if err := errors.Join(s.step("set aside"), rename(s.Datastore, filepath.Join(dir, dataDir))); err != nil {
-		return err
+		return "", err
 	}
-	return errors.Join(s.step("name "+name), rename(dir, s.path(name)))
+	return name, errors.Join(s.step("name "+name), rename(dir, s.path(name)))
 }
 
 // settle ends the request.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -85,7 +86,8 @@ func (s *Store) step(what string) error {
 	return s.cut(what)
 }
 
-// List returns the snapshots, newest first. What a power cut left half-made is none.
+// List returns the snapshots, newest first. What a power cut left half-made is none, and neither is what a disk has damaged: it
+// must not keep the device from taking others.
 func (s *Store) List() ([]Info, error) {
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -101,7 +103,8 @@ func (s *Store) List() ([]Info, error) {
 		}
 		info, err := s.Get(e.Name())
 		if err != nil {
-			return nil, err
+			slog.Warn("a snapshot is left out", "reason", err)
+			continue
 		}
 		list = append(list, info)
 	}
@@ -188,7 +191,7 @@ func (s *Store) make(info Info, fill func(dir string) error) (Info, error) {
 	if err := errors.Join(s.step("name "+name), rename(dir+partial, dir)); err != nil {
 		return Info{}, fmt.Errorf("cannot take a snapshot: %w", err)
 	}
-	if err := s.prune(info.Reason); err != nil {
+	if err := s.prune(info.Reason, name); err != nil {
 		return Info{}, err
 	}
 	return s.Get(name)
@@ -265,8 +268,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// prune removes the oldest of a reason, and what was left half-made.
-func (s *Store) prune(of Reason) error {
+// prune removes the oldest of a reason, but not the one that was just made: after a clock that was wrong others may be
+// of later than now.
+func (s *Store) prune(of Reason, made string) error {
 	list, err := s.List()
 	if err != nil {
 		return err
@@ -275,9 +279,9 @@ func (s *Store) prune(of Reason) error {
 	if err != nil {
 		return err
 	}
-	kept := 0
+	kept := 1 // made
 	for _, i := range list {
-		if i.Reason != of {
+		if i.Reason != of || i.Name == made {
 			continue
 		}
 		if kept++; kept <= keep || i.Name == requested {

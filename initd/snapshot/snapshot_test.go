@@ -129,6 +129,42 @@ func TestOnlyAFewStay(t *testing.T) {
 	}
 }
 
+// A clock that was years ahead, and a disk that has lost files, must not keep a device from taking snapshots: without one there is
+// no upgrade.
+func TestClockSetBackAndDamage(t *testing.T) {
+	s := device(t)
+	write(t, s, "one")
+	take := func() Info {
+		t.Helper()
+		taken, ok, err := s.Take(Info{Reason: Upgrade})
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		return taken
+	}
+	now := s.Now
+	s.Now = func() time.Time { return now().AddDate(10, 0, 0) }
+	first, second, third := take(), take(), take()
+	s.Now = now
+	fourth, fifth := take(), take()
+	var got []string
+	list, err := s.List()
+	for _, i := range list {
+		got = append(got, i.Name)
+	}
+	if want := []string{third.Name, second.Name, fifth.Name}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v; want %v without %s and %s", got, err, want, first.Name, fourth.Name)
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Join(s.path(second.Name), dataDir)),
+		os.WriteFile(filepath.Join(s.path(third.Name), infoFile), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	sixth := take()
+	if list, err := s.List(); err != nil || len(list) != 2 || list[0].Name != sixth.Name {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	s := device(t)
 	for _, name := range []string{"", "..", "a/b", "none", "x.new", "restore"} {
