@@ -139,6 +139,40 @@ func TestRolesOnTheNetwork(t *testing.T) {
 	}
 }
 
+// A device keeps its key when the key cannot be read at the moment, and makes one only where there is none that can be used.
+func TestServerCertificateStays(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "crt"), filepath.Join(dir, "key")
+	first, err := serverCertificate(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := serverCertificate(cert, key)
+	if err != nil || Fingerprint(again.Leaf) != Fingerprint(first.Leaf) {
+		t.Errorf("another key: %v", err)
+	}
+	kept, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unreadable := filepath.Join(dir, "folder") // reading a folder fails as a disk does
+	if err := os.Mkdir(unreadable, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := serverCertificate(unreadable, key); err == nil || !strings.Contains(err.Error(), "cannot read the device's certificate") {
+		t.Errorf("a certificate that cannot be read: %v", err)
+	}
+	if now, err := os.ReadFile(key); err != nil || !bytes.Equal(now, kept) {
+		t.Errorf("the key is another one: %v", err)
+	}
+	if err := os.WriteFile(cert, []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if anew, err := serverCertificate(cert, key); err != nil || Fingerprint(anew.Leaf) == Fingerprint(first.Leaf) {
+		t.Errorf("a damaged certificate is not made anew: %v", err)
+	}
+}
+
 func TestNobodyMayUseTheNetwork(t *testing.T) {
 	if config, err := networkTLS(device(t, nil)); config != nil || err != nil {
 		t.Errorf("served on the network: %v, %v", config, err)

@@ -53,11 +53,15 @@ func networkTLS(root string) (*tls.Config, error) {
 	}, nil
 }
 
-// serverCertificate reads the device's certificate and key, or makes them when one is missing or damaged.
+// serverCertificate reads the device's certificate and key, or makes them when one is missing or damaged. What cannot be read at
+// the moment may be there: a new key would make the device a stranger to all who know it.
 func serverCertificate(certFile, keyFile string) (tls.Certificate, error) {
 	own, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err == nil {
 		return own, nil
+	}
+	if _, unread := errors.AsType[*fs.PathError](err); unread && !errors.Is(err, fs.ErrNotExist) {
+		return tls.Certificate{}, fmt.Errorf("cannot read the device's certificate: %w", err)
 	}
 	cert, key, err := newServerCertificate()
 	if err != nil {
