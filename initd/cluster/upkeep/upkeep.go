@@ -5,6 +5,7 @@ package upkeep
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,11 +57,18 @@ func Open(name string, kubeconfigs ...string) (*Node, error) {
 	return nil, fmt.Errorf("this machine is no node of a cluster: there is none of %s", strings.Join(kubeconfigs, ", "))
 }
 
-// patch changes the node as a strategic merge patch says.
-func (n *Node) patch(ctx context.Context, patch string) error {
-	_, err := n.Client.CoreV1().Nodes().Patch(ctx, n.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "skerry"})
+// patch changes the node as a strategic merge patch says: nil takes a key away.
+func (n *Node) patch(ctx context.Context, patch map[string]any) error {
+	text, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	_, err = n.Client.CoreV1().Nodes().Patch(ctx, n.Name, types.StrategicMergePatchType, text, metav1.PatchOptions{FieldManager: "skerry"})
 	return err
 }
+
+// annotations are the part of a patch that changes them.
+func annotations(a map[string]any) map[string]any { return map[string]any{"annotations": a} }
 
 // Drain cordons the node, unless somebody else has, and evicts its pods. Disruption budgets are respected: an eviction that one
 // forbids is asked for again until the timeout. Pods that would not be made anew elsewhere, of a DaemonSet, static or without a
@@ -99,7 +107,10 @@ func (n *Node) cordon(ctx context.Context) error {
 	if err != nil || node.Spec.Unschedulable {
 		return err
 	}
-	return n.patch(ctx, fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}},"spec":{"unschedulable":true}}`, CordonedAnnotation, n.Now().UTC().Format(time.RFC3339)))
+	return n.patch(ctx, map[string]any{
+		"metadata": annotations(map[string]any{CordonedAnnotation: n.Now().UTC().Format(time.RFC3339)}),
+		"spec":     map[string]any{"unschedulable": true},
+	})
 }
 
 // Uncordon takes back what Drain has done to the node, and nothing that somebody else has.
@@ -111,7 +122,10 @@ func (n *Node) Uncordon(ctx context.Context) error {
 	if _, ours := node.Annotations[CordonedAnnotation]; !ours {
 		return nil
 	}
-	if err := n.patch(ctx, fmt.Sprintf(`{"metadata":{"annotations":{%q:null}},"spec":{"unschedulable":null}}`, CordonedAnnotation)); err != nil {
+	if err := n.patch(ctx, map[string]any{
+		"metadata": annotations(map[string]any{CordonedAnnotation: nil}),
+		"spec":     map[string]any{"unschedulable": nil},
+	}); err != nil {
 		return fmt.Errorf("cannot uncordon node %s: %w", n.Name, err)
 	}
 	return nil
@@ -127,12 +141,11 @@ type Outcome struct {
 
 // Report says on the node, and in an Event, what became of an upgrade, and uncordons the node.
 func (n *Node) Report(ctx context.Context, o Outcome) error {
-	reason := "null"
+	told := map[string]any{UpgradeAnnotation: o.State, VersionAnnotation: o.Version, ReasonAnnotation: nil}
 	if o.Reason != "" {
-		reason = fmt.Sprintf("%q", o.Reason)
+		told[ReasonAnnotation] = o.Reason
 	}
-	if err := n.patch(ctx, fmt.Sprintf(`{"metadata":{"annotations":{%q:%q,%q:%q,%q:%s}}}`,
-		UpgradeAnnotation, o.State, VersionAnnotation, o.Version, ReasonAnnotation, reason)); err != nil {
+	if err := n.patch(ctx, map[string]any{"metadata": annotations(told)}); err != nil {
 		return fmt.Errorf("cannot annotate node %s: %w", n.Name, err)
 	}
 	return errors.Join(n.event(ctx, o), n.Uncordon(ctx))
@@ -154,7 +167,7 @@ func (n *Node) event(ctx context.Context, o Outcome) error {
 		e.Message = fmt.Sprintf("version %s was rolled back: %s", o.Version, o.Reason)
 	}
 	// The API server takes messages of up to 1 KiB.
-	e.Message = e.Message[:min(len(e.Message), 1000)]
+	e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), 1000)], "")
 	if _, err := n.Client.CoreV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("cannot tell of the upgrade in an Event: %w", err)
 	}

@@ -104,8 +104,13 @@ func TestRollbackIsReported(t *testing.T) {
 	node := plain()
 	node.Annotations = map[string]string{UpgradeAnnotation: "committed", VersionAnnotation: "1"}
 	n, _ := machine(t, node)
-	if err := n.Report(t.Context(), Outcome{State: "rolled back", Version: "2", From: "1", Reason: `check "shop": ` + strings.Repeat("x", 2000)}); err != nil {
+	// What comes from kernels and web servers may have any character.
+	reason := "check \"shop\": " + strings.Repeat("x", 1000-len("version 2 was rolled back: check \"shop\": ")-1) + "é\x1b\a\u00a0" + strings.Repeat("x", 1000)
+	if err := n.Report(t.Context(), Outcome{State: "rolled back", Version: "2", From: "1", Reason: reason}); err != nil {
 		t.Fatal(err)
+	}
+	if node, err := n.Client.CoreV1().Nodes().Get(t.Context(), "n", metav1.GetOptions{}); err != nil || node.Annotations[ReasonAnnotation] != reason {
+		t.Errorf("%v: %q", err, node.Annotations[ReasonAnnotation])
 	}
 	got := describe(t, n)
 	if !strings.Contains(got, `skerry.internal/upgrade-reason:check "shop": xxx`) || !strings.Contains(got, "Warning UpgradeRolledBack Node/n: version 2 was rolled back: check \"shop\": xxx") {
