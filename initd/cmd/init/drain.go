@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/skerryos/skerry/initd/update"
 )
@@ -13,6 +15,25 @@ import (
 // openUpgrade is there from before a node is drained for an upgrade until Kubernetes has been told what became of the upgrade,
 // and the node takes pods again.
 const openUpgrade = stateDir + "/upgrade-to-report"
+
+// What stands in openUpgrade.
+const (
+	oweOutcome = ""
+	// oweUncordon: there is nothing to tell, but the node may be cordoned. That is so of a datastore from before an upgrade.
+	oweUncordon = "uncordon"
+)
+
+// owe notes, before the cause of it, what is to be done with the node. A machine without Kubernetes owes nothing, and who owes an
+// outcome owes no less.
+func owe(what string) error {
+	if _, err := os.Stat(clusterProgram); err != nil {
+		return nil
+	}
+	if _, err := os.Stat(openUpgrade); err == nil && what == oweUncordon {
+		return nil
+	}
+	return writeDurably(openUpgrade, []byte(what))
+}
 
 const (
 	// reportTimeout bounds each attempt to tell Kubernetes something, reportInterval is between two of them.
@@ -25,7 +46,7 @@ func drainNode(ctx context.Context) error {
 	if _, err := os.Stat(clusterProgram); err != nil {
 		return nil
 	}
-	if err := writeDurably(openUpgrade, nil); err != nil {
+	if err := owe(oweOutcome); err != nil {
 		return err
 	}
 	return runCluster(ctx, "upgrade", "drain")
@@ -48,13 +69,15 @@ func (r *root) uncordon(ctx context.Context) {
 		return
 	}
 	if err := r.tellCluster(ctx, "uncordon"); err != nil {
-		r.problem("the node takes no pods: " + err.Error())
+		r.cordoned = "the node takes no pods: " + err.Error()
+		r.problem(r.cordoned)
 	}
 }
 
 // report tells Kubernetes in the background what became of an upgrade, once.
 func (r *root) report(ctx context.Context) {
-	if _, err := os.Stat(openUpgrade); err != nil || r.updater == nil {
+	owed, err := os.ReadFile(openUpgrade)
+	if err != nil || r.updater == nil {
 		return
 	}
 	rec, err := r.updater.Status()
@@ -62,17 +85,43 @@ func (r *root) report(ctx context.Context) {
 		r.problem(err.Error())
 		return
 	}
-	go r.reportUntilHeard(ctx, rec.Upgrade)
+	if rec.Upgrade.State == update.Trying {
+		return // it could not be noted that it is committed, and is at the next boot
+	}
+	go r.reportUntilHeard(ctx, reportOf(rec.Upgrade, string(owed)))
+}
+
+// reportOf is what the Kubernetes runtime's program is told. An upgrade that has come to no end, because the machine was restarted
+// while the node was drained, leaves a cordoned node and nothing to tell.
+func reportOf(up update.Upgrade, owed string) []string {
+	if owed == oweUncordon || up.State != update.Committed && up.State != update.RolledBack {
+		return []string{"uncordon"}
+	}
+	return []string{"report", "--state", string(up.State), "--version", up.Version, "--from", up.From, "--reason", argument(up.Reason)}
+}
+
+// longestArgument is in bytes; execve(2) takes 128 KiB.
+const longestArgument = 4 << 10
+
+// argument makes a text from anywhere one that a program can be started with: a reason must not keep a node cordoned.
+func argument(text string) string {
+	text = strings.ToValidUTF8(text[:min(len(text), longestArgument)], "")
+	return strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return ' '
+		}
+		return c
+	}, text)
 }
 
 // reportUntilHeard tells it again and again: right after a start the API server has other things to do, and a node that stays
 // cordoned takes no pods.
-func (r *root) reportUntilHeard(ctx context.Context, up update.Upgrade) {
+func (r *root) reportUntilHeard(ctx context.Context, args []string) {
 	again := time.NewTicker(reportInterval)
 	defer again.Stop()
 	shown := ""
 	for {
-		err := r.tellCluster(ctx, "report", "--state", string(up.State), "--version", up.Version, "--from", up.From, "--reason", up.Reason)
+		err := r.tellCluster(ctx, args...)
 		if shown != "" {
 			r.state.solved(shown)
 			shown = ""
@@ -88,6 +137,7 @@ func (r *root) reportUntilHeard(ctx context.Context, up update.Upgrade) {
 			return
 		}
 	}
+	r.state.solved(r.cordoned)
 	if err := os.Remove(openUpgrade); err != nil {
 		r.problem(err.Error())
 	}

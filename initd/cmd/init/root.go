@@ -51,7 +51,8 @@ type root struct {
 	crashed   bool            // the kernel crashed before this boot
 	crash     string          // why, as far as it could say it
 	clock     *timesync.Syncer
-	unhealthy error // why the machine is not healthy
+	unhealthy error  // why the machine is not healthy
+	cordoned  string // the problem of a node that takes no pods
 }
 
 func (r *root) actions() map[string]boot.Action {

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/skerryos/skerry/initd/config"
 	"github.com/skerryos/skerry/initd/service"
+	"github.com/skerryos/skerry/initd/slot"
+	"github.com/skerryos/skerry/initd/update"
 )
 
 const (
@@ -90,61 +93,95 @@ func (r *root) configureNode() error {
 	return nil
 }
 
-// markGood commits a slot that is healthy. It fails, and by that restarts the machine, only when a slot on trial is not and
-// the other one can be booted. A slot that was good before, or that there is no other one for, stays up for somebody to look at.
+// markGood commits a slot that is healthy. It fails, and by that restarts the machine, only when a slot on trial is not, or cannot
+// be kept, and the other one can be booted. A slot that was good before, or that there is no other one for, stays up for somebody
+// to look at.
 func (r *root) markGood(ctx context.Context) error {
-	mine, err := r.slots.Status(r.cmdline.slot)
-	if err != nil {
-		r.problem(err.Error())
-		return nil
-	}
 	if r.unhealthy == nil {
-		if err = r.commit(); err == nil {
-			r.report(ctx)
+		err := r.commit(ctx)
+		if err == nil {
+			r.committed(ctx)
 			return nil
 		}
 		r.problem(err.Error())
+		if r.trial.Load() {
+			// Left like that it would be taken back at some restart, with a datastore of today.
+			r.unhealthy = err
+		}
 	}
-	if mine.Good {
-		r.trial.Store(false) // somebody has committed it without waiting
-		r.state.committed()
+	mine, err := r.slots.Status(r.cmdline.slot)
+	if err == nil && mine.Good {
+		r.committed(ctx) // somebody has committed it without waiting, or all but the note of it was done
 		return nil
 	}
-	r.state.tries(mine.Left)
-	if r.unhealthy == nil {
-		return nil
+	var other slot.Status
+	if err == nil {
+		r.state.tries(mine.Left)
+		other, err = r.slots.Status(r.cmdline.slot.Other())
 	}
-	other, err := r.slots.Status(r.cmdline.slot.Other())
-	if err == nil && other.Bootable() {
-		return r.giveUp(mine.Left)
+	switch {
+	case err != nil && r.trial.Load():
+		r.problem(err.Error())
+		return r.giveUp(ctx, update.Tries) // as far as anybody can tell; the boot loader counts
+	case err != nil:
+		r.problem(err.Error())
+	case r.unhealthy == nil:
+	case other.Bootable():
+		return r.giveUp(ctx, mine.Left)
+	default:
+		r.problem(fmt.Sprintf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot))
 	}
-	r.problem(fmt.Sprintf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot))
 	return nil
 }
 
 // commit keeps the running slot.
-func (r *root) commit() error {
+func (r *root) commit(ctx context.Context) error {
 	if r.updater == nil {
 		return r.slots.MarkGood(r.cmdline.slot)
 	}
-	if err := r.updater.Commit(); err != nil {
-		return err
-	}
+	return patiently(ctx, r.updater.Commit)
+}
+
+// committed ends a trial, and tells of what became of an upgrade.
+func (r *root) committed(ctx context.Context) {
 	if r.trial.CompareAndSwap(true, false) {
 		r.state.committed()
 		r.logf("version %s in slot %s is committed", r.cmdline.version, r.cmdline.slot)
-		return r.lastWords().Clear()
+		if err := r.lastWords().Clear(); err != nil {
+			r.problem(err.Error())
+		}
 	}
-	return nil
+	r.report(ctx)
+}
+
+// How often, and how long after the time before, something is done that the device API was in the way of.
+const (
+	patience      = 5
+	patiencePause = time.Second
+)
+
+// patiently does again what the device API was in the way of: as long as a slot is on trial it has the record for a moment only.
+func patiently(ctx context.Context, do func() error) error {
+	for range patience {
+		if err := do(); !has[*update.BusyError](err) {
+			return err
+		}
+		select {
+		case <-time.After(patiencePause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return do()
 }
 
 // giveUp rolls back what is not healthy in time. Its tries are for what may go better the next time, a crash or a loss of power, and
 // each costs the device its work for as long as this one did.
-func (r *root) giveUp(left int) error {
+func (r *root) giveUp(ctx context.Context, left int) error {
 	then := fmt.Sprintf("slot %s is booted again", r.cmdline.slot.Other())
 	err := errors.New("there is no record of upgrades")
 	if r.updater != nil {
-		err = r.updater.Rollback(r.unhealthy.Error())
+		err = patiently(ctx, func() error { return r.updater.Rollback(r.unhealthy.Error()) })
 	}
 	if err != nil {
 		r.logf("cannot roll back: %v", err)

@@ -112,13 +112,21 @@ func (r *root) restoreDatastore(up update.Upgrade) error {
 		info, ok, err := store.Find(upgradeID(up))
 		if err == nil && ok {
 			// In this order: the request is on the disk before it is forgotten whom the snapshot was for.
-			err = errors.Join(store.Request(info.Name), store.Release(info.Name))
+			err = errors.Join(owe(oweOutcome), store.Request(info.Name), store.Release(info.Name))
 		}
 		if err != nil {
 			r.problem("the datastore stays as the new version has left it: " + err.Error())
 		}
 	}
-	name, err := store.Apply(version)
+	// In the datastore that comes back the node may be cordoned: that of an upgrade was taken when it was drained.
+	name, err := store.Requested()
+	if err == nil && name != "" {
+		err = owe(oweUncordon)
+	}
+	if err != nil {
+		r.problem(err.Error())
+	}
+	name, err = store.Apply(version)
 	if err != nil {
 		r.problem(err.Error())
 	}

@@ -297,14 +297,20 @@ func (u *upgrades) try(ctx context.Context) error {
 }
 
 // Commit implements [api.Upgrades].
-func (u *upgrades) Commit() error { return u.refused(u.Updater.Commit()) }
+func (u *upgrades) Commit() error {
+	if err := u.Updater.Commit(); err != nil {
+		return u.refusal(err)
+	}
+	return nil
+}
 
 // Rollback implements [api.Upgrades].
-func (u *upgrades) Rollback(reason string) error { return u.refused(u.Updater.Rollback(reason)) }
-
-func (u *upgrades) refused(err error) error {
-	if err == nil {
-		return nil
+func (u *upgrades) Rollback(reason string) error {
+	if err := u.Updater.Rollback(reason); err != nil {
+		return u.refusal(err)
 	}
-	return u.refusal(err)
+	if err := owe(oweOutcome); err != nil {
+		slog.Warn("Kubernetes is not told of the rollback", "reason", err)
+	}
+	return nil
 }
