@@ -29,6 +29,10 @@ func (m memory) with(e entry) memory {
 	return memory{taken[max(0, len(taken)-mostEntries):]}
 }
 
+func (m memory) without(e entry) memory {
+	return memory{slices.DeleteFunc(slices.Clone(m.Taken), func(other entry) bool { return other == e })}
+}
+
 // remembered reads the memory. One that cannot be understood is as good as none: the next bundle that is taken mends it.
 func (w *Watcher) remembered() (memory, error) {
 	data, err := w.Memory.Load()

@@ -223,6 +223,13 @@ no upgrade from /dev/sda: version 2.0.0 is written and cannot be tried: the boot
 looking for a bundle on /dev/sda
 trying version 2.0.0 from /dev/sda; it may be pulled out
 upgrade to version 2.0.0 in slot b: written`},
+		{"the power goes before it is tried", disks{"sda": {"a.skb": made("2.0.0")}}, [][]string{{"sda"}}, func(p *port) {
+			p.watch() // and nothing comes of what was handed over
+			p.told = nil
+		}, `
+looking for a bundle on /dev/sda
+trying version 2.0.0 from /dev/sda; it may be pulled out
+upgrade to version 2.0.0 in slot b: written`},
 		{"what was taken cannot be noted", disks{"sda": {"a.skb": made("2.0.0")}}, [][]string{{"sda"}}, func(p *port) {
 			p.memory.OnStep = func() error { return errors.New("no space left") }
 		}, `
@@ -270,6 +277,7 @@ func TestOncePerDiskAndBundle(t *testing.T) {
 	if p.watch(); p.tries != 3 {
 		t.Error("a damaged memory keeps a disk from being taken")
 	}
+	p.device.Store.Now = nil
 	if p.watch(); p.tries != 3 {
 		t.Error("a damaged memory was not mended")
 	}

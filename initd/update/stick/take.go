@@ -58,7 +58,12 @@ func (w *Watcher) take(ctx context.Context, v Volume) (found finding, handedOver
 		return finding{}, false, err
 	}
 	taken := entry{v.ID, newest.id}
-	if memory.has(taken) {
+	rec, err := w.Updater.Status()
+	if err != nil {
+		return finding{}, false, err
+	}
+	// One that is written and was never tried is gone on with: the power went, or the machine was restarted, before it was.
+	if waits := rec.Upgrade.State == update.Written && rec.Upgrade.Bundle == newest.id; memory.has(taken) && !waits {
 		return finding{note: fmt.Sprintf("%s on %s was taken from there before, and is not again; upgrade by hand if you mean it", newest.name, v.Name)}, false, nil
 	}
 	if err := w.write(ctx, files, *newest); err != nil {
@@ -68,13 +73,13 @@ func (w *Watcher) take(ctx context.Context, v Volume) (found finding, handedOver
 	if err := closeOnce(); err != nil {
 		return finding{}, false, err
 	}
-	if err := w.remember(memory.with(taken)); err != nil {
+	if err := w.remember(memory.without(taken).with(taken)); err != nil {
 		return finding{}, false, fmt.Errorf("version %s is written, and not tried: %w", newest.manifest.Version, err)
 	}
 	w.doing(fmt.Sprintf("trying version %s from %s; it may be pulled out", newest.manifest.Version, v.Name))
 	if err := w.Written(ctx); err != nil {
 		err = fmt.Errorf("version %s is written and cannot be tried: %w; try it by hand, or plug the disk in again", newest.manifest.Version, err)
-		return finding{}, false, errors.Join(err, w.remember(memory))
+		return finding{}, false, errors.Join(err, w.remember(memory.without(taken)))
 	}
 	return finding{}, true, nil
 }
