@@ -37,6 +37,8 @@ type Options struct {
 	Snapshots Snapshots
 	// Poll is how often a followed log is looked at; 0 means 200 ms.
 	Poll time.Duration
+	// Silence is how long a client may send nothing of the bundle that it sends; 0 means a minute.
+	Silence time.Duration
 }
 
 // Upgrades are the upgrades of this device. A [Refusal] tells the client what to do.
@@ -107,6 +109,9 @@ type handler struct{ Options }
 func New(o Options) http.Handler {
 	if o.Poll == 0 {
 		o.Poll = 200 * time.Millisecond
+	}
+	if o.Silence == 0 {
+		o.Silence = time.Minute
 	}
 	h := &handler{o}
 	mux := http.NewServeMux()

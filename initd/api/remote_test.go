@@ -221,6 +221,24 @@ func (s *snapshotList) Restore(name string) error {
 	return nil
 }
 
+// A client that is connected and sends nothing does not keep others from upgrading for ever, and is told so.
+func TestSilentUpload(t *testing.T) {
+	server := httptest.NewServer(New(Options{Root: t.TempDir(), Upgrades: &upgrades{}, Silence: 10 * time.Millisecond}))
+	defer server.Close()
+	body, client := io.Pipe()
+	defer client.Close()
+	go io.WriteString(client, "half of a bundle")
+	response, err := http.Post(server.URL+"/v1/upgrade", "", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != 500 || !strings.Contains(string(text), "nothing has come from the client for 10ms") {
+		t.Errorf("%d, %v: %s", response.StatusCode, err, text)
+	}
+}
+
 // TestUpgradeRoutes compares what is asked of the upgrades, and what is answered.
 func TestUpgradeRoutes(t *testing.T) {
 	for _, c := range []struct {

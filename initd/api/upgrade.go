@@ -3,8 +3,11 @@ package api
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"strconv"
+	"time"
 
 	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
@@ -26,7 +29,8 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return &Refusal{Status: http.StatusBadRequest, Err: err, Hint: "nothing was written; see GET /v1/openapi.json"}
 	}
-	if err := h.Upgrades.Upload(r.Context(), r.Body, from, force); err != nil {
+	body := &attended{Reader: r.Body, deadline: http.NewResponseController(w).SetReadDeadline, silence: h.Silence}
+	if err := h.Upgrades.Upload(r.Context(), body, from, force); err != nil {
 		return err
 	}
 	status := http.StatusOK
@@ -37,6 +41,24 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request) error {
 		status = http.StatusAccepted
 	}
 	return h.update(w, status)
+}
+
+// attended is a body whose client must go on sending: as long as an upload is under way nobody else can upgrade the device.
+type attended struct {
+	io.Reader
+	deadline func(time.Time) error
+	silence  time.Duration
+}
+
+// Read implements [io.Reader]. What the device itself needs between two of them does not count.
+func (a *attended) Read(b []byte) (int, error) {
+	_ = a.deadline(time.Now().Add(a.silence)) // what knows no deadlines is a test
+	n, err := a.Reader.Read(b)
+	_ = a.deadline(time.Time{})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("nothing has come from the client for %v", a.silence)
+	}
+	return n, err
 }
 
 // chunk is the number of the first chunk in the body.
