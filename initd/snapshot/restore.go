@@ -139,6 +139,19 @@ func (s *Store) setAside(version string) (name string, err error) {
 	return name, errors.Join(s.step("name "+name), rename(dir, s.path(name)))
 }
 
+// Withdraw takes a request back that could not be done, as long as the datastore is the one from before: else it would be done at
+// some later boot, to whatever the datastore has become by then. It returns what was withdrawn.
+func (s *Store) Withdraw() (string, error) {
+	name, err := s.Requested()
+	if err != nil || name == "" || !exists(s.Datastore) {
+		return "", err
+	}
+	if err := s.settle(); err != nil {
+		return "", fmt.Errorf("cannot withdraw that snapshot %s is to be put back: %w", name, err)
+	}
+	return name, nil
+}
+
 // settle ends the request.
 func (s *Store) settle() error {
 	if err := s.step("settle"); err != nil {

@@ -195,6 +195,44 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// What could not be put back is not put back at some later time, unless the datastore is in the middle of it.
+func TestWithdraw(t *testing.T) {
+	for _, c := range []struct{ fails, want string }{
+		{"copy", "old, withdrawn"},
+		{"copied", "old, withdrawn"},
+		{"name", "none, still asked for"},
+	} {
+		s := device(t)
+		write(t, s, "snapshot")
+		taken, _, err := s.Take(Info{Reason: Asked})
+		write(t, s, "old")
+		if err := errors.Join(err, s.Request(taken.Name)); err != nil {
+			t.Fatal(err)
+		}
+		s.cut = func(step string) error {
+			if strings.HasPrefix(step, c.fails) {
+				return errors.New("no space left")
+			}
+			return nil
+		}
+		if _, err := s.Apply("1"); err == nil {
+			t.Errorf("%s: applied", c.fails)
+		}
+		s.cut = nil
+		name, err := s.Withdraw()
+		got := content(s.Datastore)
+		switch name {
+		case taken.Name:
+			got += ", withdrawn"
+		case "":
+			got += ", still asked for"
+		}
+		if err != nil || got != c.want {
+			t.Errorf("%s: %s, %v; want %s", c.fails, got, err, c.want)
+		}
+	}
+}
+
 // The power goes before each step in turn, and then machines boot until nothing is left to do: the datastore is the
 // snapshot, the one it has replaced is kept, and between them there never was a torn one.
 func TestPowerCuts(t *testing.T) {

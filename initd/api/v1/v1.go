@@ -190,7 +190,7 @@ type Snapshot struct {
 	Bytes   int64     `json:"bytes"`
 	// Version is that of the system that the datastore belonged to.
 	Version string `json:"version,omitempty"`
-	// Reason says why it was taken: "upgrade" or "asked".
+	// Reason says why it was taken: "upgrade", "asked", or "replaced" by a restore.
 	Reason string `json:"reason"`
 }
 

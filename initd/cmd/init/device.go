@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,7 +38,7 @@ func apiMain() error {
 		u.byItself(ctx, config.Load(config.ReadFiles("/")...).Config.Skerry.Update)
 	}
 	if _, err := os.Stat(clusterProgram); err == nil {
-		o.Snapshots = snapshots{newSnapshots()}
+		o.Snapshots = &snapshots{store: newSnapshots()}
 	}
 	announced := make(chan struct{})
 	go func() {
@@ -84,7 +85,7 @@ func announce(ctx context.Context, upgrades api.Upgrades) {
 	}
 }
 
-// runCluster runs the Kubernetes runtime's program for a task, with a text to its input.
+// runCluster runs the Kubernetes runtime's program for a task.
 func runCluster(ctx context.Context, args ...string) error {
 	out, err := exec.CommandContext(ctx, clusterProgram, args...).CombinedOutput()
 	if err != nil {
@@ -95,9 +96,12 @@ func runCluster(ctx context.Context, args ...string) error {
 }
 
 // snapshots are those of the device API, which runs while the datastore is in use.
-type snapshots struct{ store *snapshot.Store }
+type snapshots struct {
+	store *snapshot.Store
+	mu    sync.Mutex // two that are taken at once would have one name
+}
 
-func (s snapshots) List() ([]v1.Snapshot, error) {
+func (s *snapshots) List() ([]v1.Snapshot, error) {
 	list, err := s.store.List()
 	out := []v1.Snapshot{}
 	for _, i := range list {
@@ -113,7 +117,9 @@ func v1Snapshot(i snapshot.Info) v1.Snapshot {
 // snapshotTimeout bounds the copy of a datastore on a slow card.
 const snapshotTimeout = 5 * time.Minute
 
-func (s snapshots) Create(ctx context.Context) (v1.Snapshot, error) {
+func (s *snapshots) Create(ctx context.Context) (v1.Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
 	if _, err := os.Stat(datastoreDir); err != nil {
@@ -130,7 +136,7 @@ func (s snapshots) Create(ctx context.Context) (v1.Snapshot, error) {
 	return v1Snapshot(i), err
 }
 
-func (s snapshots) Restore(name string) error {
+func (s *snapshots) Restore(name string) error {
 	err := s.store.Request(name)
 	if errors.Is(err, snapshot.ErrNotFound) {
 		return &api.Refusal{Status: 404, Err: err, Hint: "GET /v1/snapshots lists those that there are; nothing was changed"}

@@ -129,6 +129,11 @@ func (r *root) restoreDatastore(up update.Upgrade) error {
 	name, err = store.Apply(version)
 	if err != nil {
 		r.problem(err.Error())
+		if withdrawn, err := store.Withdraw(); err != nil {
+			r.problem(err.Error())
+		} else if withdrawn != "" {
+			r.problem(fmt.Sprintf("the datastore is the one from before this boot; when there is room for it: skerry node snapshot restore %s", withdrawn))
+		}
 	}
 	if name != "" {
 		r.logf("snapshot %s is the datastore now", name)
