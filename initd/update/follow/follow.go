@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/skerryos/skerry/initd/bundle"
@@ -214,9 +215,9 @@ func (f *Follower) end(ctx context.Context, err error) (handedOver bool) {
 		f.problem = ""
 	case busy: // the next time
 	case failed:
-		f.problem = fmt.Sprintf("the bundle at %s is not fetched: %v", f.URL, err)
+		f.problem = fmt.Sprintf("the bundle at %s is not fetched: %v", f.where(), err)
 	default:
-		f.problem = fmt.Sprintf("there is no upgrade from %s: %v; it is asked for again by itself", f.URL, err)
+		f.problem = fmt.Sprintf("there is no upgrade from %s: %v; it is asked for again by itself", f.where(), err)
 	}
 	return false
 }
@@ -234,7 +235,7 @@ func (f *Follower) handOver(ctx context.Context) bool {
 	}
 	now, err2 := f.Updater.Status()
 	if err := errors.Join(err, err2); err != nil {
-		f.problem = fmt.Sprintf("the upgrade from %s is not tried: %v", f.URL, err)
+		f.problem = fmt.Sprintf("the upgrade from %s is not tried: %v", f.where(), err)
 		return false
 	}
 	if now.Upgrade.State != update.Written || now.Upgrade.Bundle != written.Upgrade.Bundle {
@@ -242,7 +243,7 @@ func (f *Follower) handOver(ctx context.Context) bool {
 	}
 	f.doing("trying version " + version)
 	if err := f.Written(ctx); err != nil {
-		f.problem = fmt.Sprintf("version %s from %s is written and cannot be tried: %v; try it by hand, or wait: it is tried again by itself", version, f.URL, err)
+		f.problem = fmt.Sprintf("version %s from %s is written and cannot be tried: %v; try it by hand, or wait: it is tried again by itself", version, f.where(), err)
 		return false
 	}
 	return true
@@ -274,6 +275,15 @@ func (f *Follower) known(m *bundle.Manifest) error {
 		}
 	}
 	return nil
+}
+
+// where is the URL for people.
+func (f *Follower) where() string {
+	u, err := url.Parse(f.URL)
+	if err != nil {
+		return "a URL that cannot be understood"
+	}
+	return shown(u)
 }
 
 func (f *Follower) doing(activity string) { f.set(activity, time.Time{}) }

@@ -437,11 +437,11 @@ upgrade to version 2.0.0 in slot b: written, handed over 1 times`},
 > asking for an upgrade
 > trying version 2.0.0
 upgrade to version 2.0.0 in slot b: written, handed over 1 times`},
-		{"a redirect to another protocol", newer, func(s *scene) { s.config.URL = s.origin.URL + "/elsewhere" }, 1, `
+		{"a redirect to another protocol", newer, func(s *scene) { s.config.URL = s.origin.URL + "/elsewhere?token=secret" }, 1, `
 < GET /elsewhere
 > next: 1 12:30
 > asking for an upgrade
-> next: 3 00:00 | there is no upgrade from http://HOST/elsewhere: Get "ftp://example.com/x86-64.skb": a redirect is not followed: it leads to ftp://example.com/x86-64.skb, which is neither http nor https; it is asked for again by itself
+> next: 3 00:00 | there is no upgrade from http://HOST/elsewhere?…: a redirect is not followed: it leads to ftp://example.com/x86-64.skb, which is neither http nor https; it is asked for again by itself
 no upgrade is under way, handed over 0 times`},
 		{"it cannot be tried", newer, func(s *scene) {
 			s.written = func() error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -39,12 +40,21 @@ var errRedirect = errors.New("a redirect is not followed")
 
 func checkRedirect(to *http.Request, via []*http.Request) error {
 	if to.URL.Scheme != "http" && to.URL.Scheme != "https" {
-		return fmt.Errorf("%w: it leads to %s, which is neither http nor https", errRedirect, to.URL.Redacted())
+		return fmt.Errorf("%w: it leads to %s, which is neither http nor https", errRedirect, shown(to.URL))
 	}
 	if len(via) >= 10 {
 		return fmt.Errorf("%w: there were %d before it", errRedirect, len(via))
 	}
 	return nil
+}
+
+// shown is a URL for people: what follows the question mark may be as good as a password.
+func shown(u *url.URL) string {
+	copied := *u
+	if copied.RawQuery != "" {
+		copied.RawQuery = "…"
+	}
+	return copied.Redacted()
 }
 
 // A stream is the body of an answer. It is read at the rate that is allowed, and not for ever.
@@ -124,6 +134,9 @@ func (f *Follower) get(ctx context.Context, header http.Header) (*stream, int, e
 	response, err := f.Client.Do(request)
 	if err != nil {
 		cancel(err)
+		if of, ok := errors.AsType[*url.Error](err); ok {
+			err = of.Err // its text has a URL, with what may be a secret of whoever redirected to it
+		}
 		if errors.Is(err, errRedirect) {
 			return nil, 0, err
 		}
