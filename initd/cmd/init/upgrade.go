@@ -89,9 +89,7 @@ func upgradeID(up update.Upgrade) string {
 // what the first one has made of the datastore. What was asked for before is done before.
 func (r *root) keepDatastore(up update.Upgrade) error {
 	store := newSnapshots()
-	if _, err := store.Apply(up.From); err != nil {
-		r.problem(err.Error())
-	}
+	r.putBack(store, up.From)
 	_, ok, err := store.Find(upgradeID(up))
 	if err == nil && !ok {
 		_, _, err = store.Take(snapshot.Info{Version: up.From, Reason: snapshot.Upgrade, For: upgradeID(up)})
@@ -118,6 +116,12 @@ func (r *root) restoreDatastore(up update.Upgrade) error {
 			r.problem("the datastore stays as the new version has left it: " + err.Error())
 		}
 	}
+	r.putBack(store, version)
+	return nil
+}
+
+// putBack makes the snapshot the datastore that was asked for, in place of one of that version.
+func (r *root) putBack(store *snapshot.Store, version string) {
 	// In the datastore that comes back the node may be cordoned: that of an upgrade was taken when it was drained.
 	name, err := store.Requested()
 	if err == nil && name != "" {
@@ -138,7 +142,6 @@ func (r *root) restoreDatastore(up update.Upgrade) error {
 	if name != "" {
 		r.logf("snapshot %s is the datastore now", name)
 	}
-	return nil
 }
 
 func (p *process) lastWords() machine.LastWords { return machine.LastWords{Path: p.disk.Path} }
