@@ -52,6 +52,9 @@ func (w Words) encode() ([]byte, error) {
 		if err != nil || len(text) <= lastWordsBytes-lastWordsHeader {
 			return text, err
 		}
+		if w.Text == "" {
+			return nil, fmt.Errorf("cannot write the last words: version %.40q… leaves no room for them", w.Version)
+		}
 		w.Text = w.Text[:len(w.Text)*3/4]
 	}
 }
