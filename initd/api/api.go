@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "github.com/skerryos/skerry/initd/api/v1"
@@ -196,6 +197,9 @@ func (h *handler) status(w http.ResponseWriter, _ *http.Request) error {
 // state is what process 1 and the upgrades know.
 func (h *handler) state() (v1.State, error) {
 	state, err := readFile[v1.State](h, v1.StatePath, "the machine's state")
+	if uptime, ok := h.uptime(); ok {
+		state.Booted = time.Now().Add(-uptime).Truncate(time.Second)
+	}
 	if err != nil || h.Upgrades == nil {
 		return state, err
 	}
@@ -204,6 +208,14 @@ func (h *handler) state() (v1.State, error) {
 		state.Problems = append(state.Problems, err.Error())
 	}
 	return state, nil
+}
+
+// uptime is since the kernel started (proc_uptime(5)).
+func (h *handler) uptime() (time.Duration, bool) {
+	b, err := os.ReadFile(h.path("/proc/uptime"))
+	text, _, _ := strings.Cut(string(b), " ")
+	seconds, perr := strconv.ParseFloat(text, 64)
+	return time.Duration(seconds * float64(time.Second)), err == nil && perr == nil
 }
 
 func (h *handler) timeline(w http.ResponseWriter, _ *http.Request) error {

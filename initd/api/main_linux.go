@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/net/netutil"
 
 	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
@@ -57,7 +58,7 @@ func listen(root string) ([]net.Listener, error) {
 		return nil, fmt.Errorf("cannot listen on the network: %w", err)
 	}
 	slog.Info("serving the device API on the network", "port", v1.Port, "fingerprint", Fingerprint(config.Certificates[0].Leaf))
-	return append(listeners, tls.NewListener(network, config)), nil
+	return append(listeners, tls.NewListener(netutil.LimitListener(network, mostConnections), config)), nil
 }
 
 func listenLocally(root string) ([]net.Listener, error) {
@@ -88,13 +89,19 @@ func listenLocally(root string) ([]net.Listener, error) {
 // grace is how long answers under way may take when the process is told to end.
 const grace = 2 * time.Second
 
-// headerTimeout is how long a client may take to say what it wants.
-const headerTimeout = 30 * time.Second
+const (
+	// headerTimeout is how long a client may take to prove who it is, and to say what it wants.
+	headerTimeout = 10 * time.Second
+	// mostConnections bounds what strangers on the network can make the process hold.
+	mostConnections = 64
+)
 
 // serve answers on all listeners until ctx is done, and nil, or one of them fails. It closes them.
 func serve(ctx context.Context, handler http.Handler, listeners []net.Listener) error {
 	// Requests end with ctx too, so that a log that is followed does not use up the grace.
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout,
+		// Strangers without a certificate are no news, and must not wash away what is.
+		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return ctx }}
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { failed <- fmt.Errorf("cannot serve the device API on %s: %w", l.Addr(), server.Serve(l)) }()

@@ -153,7 +153,12 @@ func (u *Updater) NoteFailure(reason string) (err error) {
 // Commit marks the running slot good, and when it is the one on trial, notes that the upgrade has come to its end. In this
 // order: a good slot is booted again, so that what was not noted is noted at the next boot; the other way round the record
 // might tell of a commit while the boot loader goes back.
+//
+// A version that was given up is not kept, while there is another one to boot.
 func (u *Updater) Commit() (err error) {
+	if rec, err := load(u.Store); err == nil && u.givenUp(rec.Upgrade) {
+		return refuse("version %s in slot %s was given up and is not kept: %s; restart the machine", u.Running.Version, u.Running.Slot, rec.Upgrade.Reason)
+	}
 	if err := u.Slots.MarkGood(u.Running.Slot); err != nil {
 		return err
 	}
@@ -169,6 +174,15 @@ func (u *Updater) Commit() (err error) {
 		return nil
 	}
 	return s.commit()
+}
+
+// givenUp: the running version was rolled back, and the machine is about to restart into the other slot.
+func (u *Updater) givenUp(up Upgrade) bool {
+	if up.State != RolledBack || up.Target != u.Running.Slot || up.Version != u.Running.Version {
+		return false
+	}
+	other, err := u.Slots.Status(u.Running.Slot.Other())
+	return err == nil && other.Bootable()
 }
 
 // commit notes it, with all that holds from now on.

@@ -34,6 +34,7 @@ func apiMain() error {
 		slog.Error("the device cannot be upgraded", "reason", err)
 	} else {
 		o.Upgrades = u
+		go u.undrainLeftover(ctx)
 		// What is wrong with the configuration is shown by process 1, which reads the same files.
 		u.byItself(ctx, config.Load(config.ReadFiles("/")...).Config.Skerry.Update)
 	}

@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
 	"unicode"
 
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 	"github.com/skerryos/skerry/initd/update"
 )
 
@@ -61,6 +64,24 @@ func undrainNode(ctx context.Context) error {
 		return err
 	}
 	return os.Remove(openUpgrade)
+}
+
+// undrainLeftover gives the node back that a process of the device API has drained which has ended since, without having come to
+// the restart. After a boot process 1 does it.
+func (u *upgrades) undrainLeftover(ctx context.Context) {
+	var s v1.State
+	b, err := os.ReadFile(v1.StatePath)
+	if err != nil || json.Unmarshal(b, &s) != nil || s.Phase != v1.Ready && s.Phase != v1.Degraded {
+		return
+	}
+	if rec, err := u.Status(); err != nil || rec.Upgrade.State != update.Written {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := u.undrain(ctx); err != nil {
+		slog.Warn("the node that was drained for an upgrade takes no pods", "reason", err)
+	}
 }
 
 // uncordon lets the node take pods again as soon as a new version runs Kubernetes: the operator's checks may be about pods.

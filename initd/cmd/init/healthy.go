@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -30,7 +32,30 @@ func (r *root) ownChecks() []health.Check {
 	return []health.Check{
 		{Name: "services", Run: func(context.Context) error { return r.servicesReady() }},
 		{Name: "clock", Run: func(context.Context) error { return clockSane("/usr/lib/skerry/build-time") }},
+		{Name: "keys", Run: func(context.Context) error { return r.upgradable() }},
+		{Name: "device-api", Run: apiReachable},
 	}
+}
+
+// upgradable: a version that trusts no key could never be replaced.
+func (r *root) upgradable() error {
+	if r.updater == nil || len(r.updater.Keys) == 0 {
+		return health.Never(errors.New("the image trusts no key, and could never be upgraded"))
+	}
+	return nil
+}
+
+// apiReachable: a version that nobody can ask must not be kept, unless its image wants that.
+func apiReachable(ctx context.Context) error {
+	if _, err := os.Stat(v1.ClientsPath); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort("localhost", strconv.Itoa(v1.Port)))
+	if err != nil {
+		return fmt.Errorf("it is not served on the network: %w", err)
+	}
+	return c.Close()
 }
 
 // operatorsChecks are those of the configuration.

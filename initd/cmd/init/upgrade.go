@@ -29,8 +29,7 @@ func (r *root) upgrade(context.Context) error {
 	}()
 	updater, err := newUpdater(r.cmdline, r.disk, r.slots)
 	if err != nil {
-		r.problem("the device cannot be upgraded: " + err.Error())
-		return nil
+		return r.cannotUpgrade(err)
 	}
 	r.updater = updater
 	before, err := updater.Status()
@@ -71,6 +70,17 @@ func (r *root) upgrade(context.Context) error {
 		return r.keepDatastore(up)
 	}
 	return r.restoreDatastore(up)
+}
+
+// cannotUpgrade is about a version that could never be replaced by another one: it is not kept where there is one that could.
+func (r *root) cannotUpgrade(why error) error {
+	mine, err1 := r.slots.Status(r.cmdline.slot)
+	other, err2 := r.slots.Status(r.cmdline.slot.Other())
+	if err1 == nil && err2 == nil && !mine.Good && other.Bootable() {
+		return fmt.Errorf("this version could never be upgraded: %w", why)
+	}
+	r.problem("the device cannot be upgraded: " + why.Error())
+	return nil
 }
 
 // showUpgrade puts the outcome of an upgrade where people look.

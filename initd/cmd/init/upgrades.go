@@ -32,8 +32,10 @@ type upgrades struct {
 	// asked lets the URL of the configuration be asked at once; nil when there is none.
 	asked chan struct{}
 
-	mu       sync.Mutex
-	activity string
+	mu sync.Mutex
+	// activity is what is done at this moment: what somebody has asked for under the empty name, else by the way by which upgrades come
+	// by themselves.
+	activity map[string]string
 	// trying: somebody has begun to try what was written. failed is why that came to nothing.
 	trying bool
 	failed error
@@ -61,14 +63,32 @@ func newUpgrades(reboot func() error) (*upgrades, error) {
 func (u *upgrades) doing(format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.activity = fmt.Sprintf(format, args...)
+	u.setActivity("", fmt.Sprintf(format, args...))
+}
+
+// setActivity is for those who have the lock.
+func (u *upgrades) setActivity(way, what string) {
+	if u.activity == nil {
+		u.activity = map[string]string{}
+	}
+	u.activity[way] = what
+}
+
+// shownActivity is for those who have the lock.
+func (u *upgrades) shownActivity() string {
+	for _, way := range slices.Sorted(maps.Keys(u.activity)) {
+		if what := u.activity[way]; what != "" {
+			return what
+		}
+	}
+	return ""
 }
 
 // report shows what comes of one of the ways by which upgrades come by themselves.
 func (u *upgrades) report(way, activity, problem string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.activity = activity
+	u.setActivity(way, activity)
 	if problem != u.problems[way] && problem != "" {
 		slog.Warn(problem, "from", way)
 	}
@@ -123,7 +143,7 @@ func (u *upgrades) Describe(s *v1.State) error {
 
 func (u *upgrades) describe(rec update.Record) *v1.Update {
 	u.mu.Lock()
-	activity, failed := u.activity, u.failed
+	activity, failed := u.shownActivity(), u.failed
 	u.mu.Unlock()
 	up := rec.Upgrade
 	if failed != nil && up.State == update.Written {
@@ -151,6 +171,9 @@ func (u *upgrades) Upload(ctx context.Context, body io.Reader, from int, force b
 
 // Write writes an opened bundle whose stream goes on with that chunk.
 func (u *upgrades) Write(ctx context.Context, b *bundle.Reader, from int, rest io.Reader, force bool) error {
+	if err := u.notWhileTrying(b.Manifest().Version); err != nil {
+		return err
+	}
 	w, err := u.Begin(b, force)
 	if err != nil {
 		return u.refusal(err)
@@ -162,6 +185,22 @@ func (u *upgrades) Write(ctx context.Context, b *bundle.Reader, from int, rest i
 	}
 	slog.Info("an upgrade is written", "version", b.Manifest().Version, "signer", b.Signer())
 	return nil
+}
+
+// notWhileTrying keeps another version from taking the place of one whose node is drained already.
+func (u *upgrades) notWhileTrying(version string) error {
+	rec, err := u.Status()
+	if err != nil {
+		return err
+	}
+	u.mu.Lock()
+	trying := u.trying
+	u.mu.Unlock()
+	if !trying || rec.Upgrade.Version == version {
+		return nil
+	}
+	return &api.Refusal{Status: http.StatusConflict, Err: fmt.Errorf("refused, nothing was changed: version %s is about to be tried", rec.Upgrade.Version),
+		Hint: "wait until it has ended; GET /v1/status tells how far it is", Update: u.describe(rec)}
 }
 
 func (u *upgrades) write(ctx context.Context, w *update.Writer, b *bundle.Reader, from int, rest io.Reader) error {
@@ -248,7 +287,8 @@ func (u *upgrades) claim() bool {
 	if u.trying {
 		return false
 	}
-	u.trying, u.failed, u.activity = true, nil, "draining the node"
+	u.trying, u.failed = true, nil
+	u.setActivity("", "draining the node")
 	return true
 }
 
@@ -258,7 +298,8 @@ func (u *upgrades) claimed(ctx context.Context) error {
 		err = fmt.Errorf("the upgrade is written, but not tried: %w", err)
 		slog.Error(err.Error())
 		u.mu.Lock()
-		u.trying, u.failed, u.activity = false, err, ""
+		u.trying, u.failed = false, err
+		u.setActivity("", "")
 		u.mu.Unlock()
 	}
 	return err

@@ -221,3 +221,22 @@ func TestFetch(t *testing.T) {
 }
 
 var _ api.Upgrades = (*upgrades)(nil)
+
+// What is about to be tried is not overwritten by another version; its own transfer may come again.
+func TestNoOtherVersionWhileTrying(t *testing.T) {
+	b := newBench(t)
+	skb := updatetest.Bundle(t, "2", updatetest.Owner, nil)
+	if err := b.upload(t, skb, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if !b.claim() {
+		t.Fatal("somebody tries it already")
+	}
+	err := b.upload(t, updatetest.Bundle(t, "3", updatetest.Owner, nil), 0, false)
+	if refusal, _ := errors.AsType[*api.Refusal](err); refusal == nil || refusal.Status != 409 || !strings.Contains(err.Error(), "version 2 is about to be tried") {
+		t.Errorf("another version: %v", err)
+	}
+	if err := b.upload(t, skb, 0, false); err != nil {
+		t.Errorf("the same version: %v", err)
+	}
+}
