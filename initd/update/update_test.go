@@ -430,3 +430,26 @@ func TestFileStore(t *testing.T) {
 		}
 	}
 }
+
+// Whoever is still about to keep a version that was given up meanwhile does not.
+func TestCommitAfterRollback(t *testing.T) {
+	m := booted(t)
+	if err := errors.Join(write(m.updater(), bytes.NewReader(Bundle(t, "2.0.0", Owner, nil)), false), m.updater().Try()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PowerOn(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.updater().AtBoot(""); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.updater().Rollback("it is slow"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.updater().Commit(); err == nil || !strings.Contains(err.Error(), "was given up and is not kept: it is slow") {
+		t.Errorf("committed: %v", err)
+	}
+	if s, err := m.Slots.Status(slot.B); err != nil || s.Bootable() {
+		t.Errorf("slot b is %+v, %v", s, err)
+	}
+}
