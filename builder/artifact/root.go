@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 
 	"github.com/skerryos/skerry/builder/plan"
 	v1 "github.com/skerryos/skerry/initd/api/v1"
@@ -222,6 +223,9 @@ func (b *Builder) addGenerated(ctx context.Context, t *Tree, p *plan.Plan, progr
 	}
 	for _, k := range p.Keys {
 		files = append(files, file{"/usr/lib/skerry/keys/" + k.ID + ".pub", "bundles signed with this key are trusted", []byte(k.File())})
+	}
+	if p.Floor > 0 {
+		files = append(files, file{"/usr/lib/skerry/floor", "bundles with a lower security floor are refused", strconv.AppendUint(nil, p.Floor, 10)})
 	}
 	if len(p.Clients) > 0 {
 		files = append(files, file{v1.ClientsPath, plan.ClientsReason, []byte(p.ClientsFile())})

@@ -21,7 +21,7 @@ const bootChunk = 1 << 20
 type BundleOptions struct {
 	// File is where it is written; empty: NAME-VERSION.skb in the output folder.
 	File string
-	// Floor is the security floor; see bundle.Manifest.
+	// Floor is the security floor, if it is higher than the image's; see bundle.Manifest.
 	Floor uint64
 	// Keys is what the bundle does to the keys that a device trusts.
 	Keys bundle.KeyChange
@@ -76,7 +76,7 @@ func Bundle(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string, 
 	defer out.Cleanup()
 	task := b.Progress.Start("write "+filepath.Base(r.Bundle), 0)
 	m, err := bundle.Create(out, bundle.Manifest{
-		Board: p.Board, Architecture: p.Target.GOARCH, Version: p.Version, Floor: o.Floor, Created: p.SourceDate, Keys: o.Keys,
+		Board: p.Board, Architecture: p.Target.GOARCH, Version: p.Version, Floor: max(o.Floor, p.Floor), Created: p.SourceDate, Keys: o.Keys,
 	}, sources, func(manifest []byte) ([]byte, error) {
 		// No date but that of the plan, so that the same plan gives the same bytes.
 		return o.Sign(manifest, fmt.Sprintf("skerry %s for %s, %d", p.Version, p.Board, p.SourceDate))

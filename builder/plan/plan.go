@@ -50,6 +50,8 @@ type Plan struct {
 	UserData string `json:"userData,omitempty"`
 	// Keys are the keys that devices trust: they upgrade to what one of them has signed. Sorted by identifier.
 	Keys []TrustedKey `json:"keys,omitempty"`
+	// Floor is the security floor of the image: devices refuse bundles with a lower one, also when they have committed none.
+	Floor uint64 `json:"floor,omitempty"`
 	// Clients are the authorities whose certificates the device API lets in; without one it is not on the network. Sorted by
 	// fingerprint.
 	Clients []Authority `json:"clients,omitempty"`

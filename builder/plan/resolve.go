@@ -76,6 +76,7 @@ func Resolve(in Input) (*Plan, error) {
 		Overlays: in.Profile.Overlays,
 		UserData: in.UserData,
 		Keys:     trustedKeys(in.Keys),
+		Floor:    in.Profile.Update.Floor,
 		Clients:  authorities(in.Clients),
 		NoRemote: in.NoRemote,
 		Release:  in.Profile.Release,

@@ -55,7 +55,13 @@ type Update struct {
 	// Keys name files with public keys, relative to the repository. Devices trust bundles that one of them has signed. A
 	// file's own keys replace those of the files that it includes: whom to trust is said in one place.
 	Keys []string `yaml:"keys,omitempty"`
+	// Floor is the security floor of the image, and of bundles with it: see bundle.Manifest. A file's own replaces those of the files
+	// that it includes.
+	Floor uint64 `yaml:"floor,omitempty"`
 }
+
+// maxFloor is bundle.MaxFloor: what every reader of JSON keeps exactly.
+const maxFloor = 1<<53 - 1
 
 // API is about the device API.
 type API struct {
@@ -187,6 +193,9 @@ func (p *Profile) add(q *Profile) {
 	if len(q.Update.Keys) > 0 {
 		p.Update.Keys = q.Update.Keys
 	}
+	if q.Update.Floor > 0 {
+		p.Update.Floor = q.Update.Floor
+	}
 	// Both say the same thing, who is let in, and a file says it anew.
 	if len(q.API.Clients) > 0 || q.API.NoRemote {
 		p.API = q.API
@@ -233,6 +242,9 @@ func (p *Profile) validate(m *mistakes) error {
 	}
 	for i, name := range p.Update.Keys {
 		m.relative(m.at("update", "keys", i), name)
+	}
+	if p.Update.Floor > maxFloor {
+		m.add(m.at("update", "floor"), "floor %d is more than %d, which is the largest", p.Update.Floor, uint64(maxFloor))
 	}
 	for i, name := range p.API.Clients {
 		m.relative(m.at("api", "clients", i), name)

@@ -106,7 +106,7 @@ build would, too: give the same --context or --no-remote.`,
 	f.StringVar(&o.File, "file", "", "where to write the bundle (default: in the output folder)")
 	f.StringVarP(&key, "key", "k", "", "signing key: a name of skerry keys, or a file (default: $"+signingKeyVariable+", then the development key)")
 	f.StringVar(&passphrase, "passphrase-file", "", "file whose first line is the key's passphrase (default: $"+passphraseVariable+", then the terminal)")
-	f.Uint64Var(&o.Floor, "floor", 0, "security floor: devices that have committed it refuse bundles with a lower one")
+	f.Uint64Var(&o.Floor, "floor", 0, "security floor: devices that have committed it refuse bundles with a lower one (default: update.floor of the profile)")
 	f.StringArrayVar(&addKeys, "add-key", nil, "public key file that devices trust from this bundle on (repeatable)")
 	f.StringArrayVar(&o.Keys.Retire, "retire-key", nil, "identifier of a key that devices never trust again (repeatable)")
 	f.BoolVar(&asJSON, "json", false, "print the result as JSON")

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/skerryos/skerry/initd/bundle"
@@ -21,6 +24,7 @@ const (
 	upgradeLock   = runDir + "/upgrade.lock"
 	scratchFile   = stateDir + "/boot-image"
 	trustedKeys   = "/usr/lib/skerry/keys/*.pub"
+	floorFile     = "/usr/lib/skerry/floor"
 
 	datastoreDir = "/var/lib/skerry/server/db"
 	snapshotDir  = "/var/lib/skerry/snapshots"
@@ -38,8 +42,12 @@ func newUpdater(c commandLine, disk *machine.BlockDevice, slots slot.Backend) (*
 	if err != nil {
 		return nil, err
 	}
+	floor, err := readFloor(floorFile)
+	if err != nil {
+		return nil, err
+	}
 	return update.New(update.Config{
-		Running: update.Running{Slot: c.slot, Version: c.version, Board: c.board, Architecture: runtime.GOARCH},
+		Running: update.Running{Slot: c.slot, Version: c.version, Board: c.board, Architecture: runtime.GOARCH, Floor: floor},
 		Keys:    keys,
 		Slots:   slots,
 		Store:   update.FileStore(upgradeRecord),
@@ -55,6 +63,22 @@ func newUpdater(c commandLine, disk *machine.BlockDevice, slots slot.Backend) (*
 		Lock: func() (io.Closer, error) { return machine.Lock(upgradeLock) },
 		Now:  time.Now,
 	}), nil
+}
+
+// readFloor reads the security floor of the image; one that has none has 0.
+func readFloor(file string) (uint64, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the security floor: %w", err)
+	}
+	floor, err := strconv.ParseUint(trimmed(text), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the security floor in %s: %w", file, err)
+	}
+	return floor, nil
 }
 
 func readKeys(pattern string) ([]bundle.PublicKey, error) {

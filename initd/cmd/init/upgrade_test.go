@@ -135,3 +135,24 @@ func TestClockSane(t *testing.T) {
 		}
 	}
 }
+
+func TestReadFloor(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "floor")
+	if floor, err := readFloor(file); floor != 0 || err != nil {
+		t.Errorf("an image without a floor has %d, %v", floor, err)
+	}
+	for text, want := range map[string]uint64{"7": 7, "7\n": 7} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if floor, err := readFloor(file); floor != want || err != nil {
+			t.Errorf("%q is read as %d, %v", text, floor, err)
+		}
+	}
+	if err := os.WriteFile(file, []byte("high"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readFloor(file); err == nil {
+		t.Error("a floor that is no number was read")
+	}
+}
