@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -117,7 +116,7 @@ func imageNames(t *testing.T, disk string) string {
 	defer d.Close()
 	boot, err := d.GetFilesystem(1)
 	must(t, err)
-	entries, err := boot.ReadDir(filepath.Join("/", slot.UKIDirectory))
+	entries, err := boot.ReadDir(slot.UKIDirectory)
 	must(t, err)
 	var names []string
 	for _, e := range entries {
