@@ -58,8 +58,8 @@ func (f *FAT) entries() []entry {
 	return all
 }
 
-// Boot does what systemd-boot does at power-on: it takes the first entry and counts the attempt in its name. It returns the
-// image.
+// Boot does what systemd-boot does at power-on: it takes the first entry and counts the attempt in its name, also when there was none
+// left. It returns the image.
 func (f *FAT) Boot() ([]byte, error) {
 	all := f.entries()
 	if len(all) == 0 {
@@ -67,9 +67,9 @@ func (f *FAT) Boot() ([]byte, error) {
 	}
 	e := all[0]
 	c := f.now.names[e.file]
-	if e.left > 0 {
+	if e.left >= 0 {
 		delete(f.now.names, e.file)
-		f.now.names[fmt.Sprintf("%s+%d-%d.efi", e.id, e.left-1, e.done+1)] = c
+		f.now.names[fmt.Sprintf("%s+%d-%d.efi", e.id, max(e.left-1, 0), e.done+1)] = c
 	}
 	f.sync()
 	return c.data, nil
