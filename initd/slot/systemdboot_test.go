@@ -146,9 +146,9 @@ func TestModel(t *testing.T) {
 		{"skerry-1-a+3-0.efi skerry-b.efi", "skerry-1-a+3-0.efi", "skerry-1-a+2-1.efi skerry-b.efi"},
 		{"skerry-10-a+1-2.efi skerry-9-b.efi", "skerry-10-a+1-2.efi", "skerry-10-a+0-3.efi skerry-9-b.efi"},
 		{"skerry-10-a+0-3.efi skerry-9-b.efi", "skerry-9-b.efi", "skerry-10-a+0-3.efi skerry-9-b.efi"},
-		{"skerry-10-a+0-3.efi skerry-9-b+0-1.efi", "skerry-10-a+0-3.efi", "skerry-10-a+0-3.efi skerry-9-b+0-1.efi"},
+		{"skerry-10-a+0-3.efi skerry-9-b+0-1.efi", "skerry-10-a+0-3.efi", "skerry-10-a+0-4.efi skerry-9-b+0-1.efi"},
 		{"skerry-100-a.efi skerry-99-b.efi", "skerry-100-a.efi", "skerry-100-a.efi skerry-99-b.efi"},
-		{"skerry-a.efi=empty skerry-b+0-1.efi skerry-9-b.efi.new", "skerry-b+0-1.efi", "skerry-9-b.efi.new skerry-a.efi skerry-b+0-1.efi"},
+		{"skerry-a.efi=empty skerry-b+0-1.efi skerry-9-b.efi.new", "skerry-b+0-1.efi", "skerry-9-b.efi.new skerry-a.efi skerry-b+0-2.efi"},
 	} {
 		f := folder(c.files)
 		image, err := f.Boot()
