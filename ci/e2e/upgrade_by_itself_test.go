@@ -23,6 +23,7 @@ import (
 // TestUpgradeByItself lets a device fetch an upgrade from the URL of its configuration, which is put on the boot partition after
 // flashing, and then take one from a USB stick.
 func TestUpgradeByItself(t *testing.T) {
+	t.Parallel()
 	image, err := firstImage()
 	must(t, err)
 	origin := newOrigin(t)

@@ -28,6 +28,7 @@ var ways = []way{
 // TestUpgrade upgrades a device to the other slot and back, in each way, and goes on with bundles that it must refuse, and
 // versions that it must not keep.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	d := newDevice(t)
 	steps := []step{
 		{"ready with the first version", firstVersion},
