@@ -126,7 +126,11 @@ func (s *initramfs) slot(context.Context) (err error) {
 func (s *initramfs) findDisk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
-	s.disk, err = machine.FindDisk(ctx, string(s.cmdline.slot), machine.BootedPartition())
+	booted := s.cmdline.bootPartition
+	if s.cmdline.loader == systemdBoot {
+		booted = machine.BootedPartition()
+	}
+	s.disk, err = machine.FindDisk(ctx, string(s.cmdline.slot), booted)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@
 //	skerry.rootblocks=N      size of the root file system in blocks of 4096 bytes; the tree is behind it
 //	skerry.version=V         version of the image
 //	skerry.board=B           the board that it was built for
+//	skerry.loader=uboot      the boot loader whose state decides what is booted; systemd-boot if it is missing
+//	skerry.bootpart=ID       the boot partition, as U-Boot names it; the firmware's word, or the only one, if it is missing
 //	skerry.loglevel=debug    show the kernel's and init's detailed messages on the console
 //
 // Signals that process 1 obeys: SIGINT (ctrl-alt-del) and SIGTERM restart the machine, SIGUSR2 and SIGRTMIN+4 switch it
