@@ -122,6 +122,11 @@ func (l *Loaded) Node(hostname string) (*Node, error) {
 func Merge(configs ...*Config) *Config {
 	merged := Default()
 	for _, c := range slices.Backward(configs) {
+		for _, p := range c.ignored {
+			if !slices.Contains(merged.ignored, p) {
+				merged.ignored = append(merged.ignored, p)
+			}
+		}
 		c.overlay(merged, reflect.ValueOf(c).Elem(), reflect.ValueOf(merged).Elem(), "")
 	}
 	return merged
