@@ -155,12 +155,42 @@ func (i *Interface) incomplete() error {
 	case i.Gateway6 != "" && !has(netip.Addr.Is6):
 		return errors.New("gateway6 needs an IPv6 address in addresses")
 	}
+	seen := map[string]bool{}
+	once := func(to string, metric int) error {
+		id := fmt.Sprint(to, " ", metric)
+		if seen[id] {
+			return fmt.Errorf("two routes go to %s with the same metric; give one of them another", to)
+		}
+		seen[id] = true
+		return nil
+	}
+	if i.Gateway4 != "" {
+		seen[defaultRoute(netip.IPv4Unspecified())+" 0"] = true
+	}
+	if i.Gateway6 != "" {
+		seen[defaultRoute(netip.IPv6Unspecified())+" 0"] = true
+	}
 	for _, r := range i.Routes {
+		to := r.To
+		if to == "default" {
+			to = defaultRoute(netip.MustParseAddr(r.Via))
+		}
+		if err := once(to, r.Metric); err != nil {
+			return err
+		}
 		if via := netip.MustParseAddr(r.Via); !has(func(a netip.Addr) bool { return a.Is4() == via.Is4() }) {
 			return fmt.Errorf("the route by %s needs an address of its kind in addresses", r.Via)
 		}
 	}
 	return nil
+}
+
+// defaultRoute is where a default route by a gateway goes.
+func defaultRoute(gateway netip.Addr) string {
+	if gateway.Is4() {
+		return "0.0.0.0/0"
+	}
+	return "::/0"
 }
 
 // incomplete implements [whole].

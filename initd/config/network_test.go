@@ -97,7 +97,7 @@ ethernets:
       - to: 198.51.100.0/24
         via: 192.0.2.2
         metric: 50
-      - {to: default, via: 192.0.2.3, on-link: true}
+      - {to: default, via: 192.0.2.3, on-link: true, metric: 500}
     nameservers:
       addresses: [192.0.2.53, "2001:db8::53"]
       search: [example.com]
@@ -114,7 +114,7 @@ func TestParseNetwork(t *testing.T) {
 	want := &Network{Version: "2", Renderer: "networkd", Ethernets: map[string]Interface{
 		"eth0": {
 			Addresses: []string{"192.0.2.7/24", "2001:db8::7/64"}, Gateway4: "192.0.2.1", Gateway6: "fe80::1",
-			Routes:      []NetworkRoute{{To: "198.51.100.0/24", Via: "192.0.2.2", Metric: 50}, {To: "default", Via: "192.0.2.3", OnLink: true}},
+			Routes:      []NetworkRoute{{To: "198.51.100.0/24", Via: "192.0.2.2", Metric: 50}, {To: "default", Via: "192.0.2.3", OnLink: true, Metric: 500}},
 			Nameservers: Nameservers{Addresses: []string{"192.0.2.53", "2001:db8::53"}, Search: []string{"example.com"}}, MTU: 1400,
 		},
 		"eth1": {DHCP4: true},
@@ -147,6 +147,7 @@ func TestNetworkMistakes(t *testing.T) {
 		{"route's host bits", eth + "    routes: [{to: 192.0.2.7/24, via: 192.0.2.1}]\n", `n:4:19: "192.0.2.7/24" is an address in a network; the network is 192.0.2.0/24`},
 		{"route of two kinds", eth + "    addresses: [192.0.2.7/24]\n    routes: [{to: 2001:db8::/32, via: 192.0.2.1}]\n", `n:5:14: the route to 2001:db8::/32 cannot go by 192.0.2.1, which is of the other kind of addresses`},
 		{"route without address", eth + "    dhcp4: true\n    routes: [{to: default, via: 192.0.2.1}]\n", `n:4:5: the route by 192.0.2.1 needs an address of its kind in addresses`},
+		{"two default routes", eth + "    addresses: [192.0.2.7/24]\n    gateway4: 192.0.2.1\n    routes: [{to: default, via: 192.0.2.2}]\n", `n:4:5: two routes go to 0.0.0.0/0 with the same metric; give one of them another`},
 		{"MTU", eth + "    mtu: 100\n", `n:4:10: an MTU is a number from 576 to 9216, not 100`},
 		{"name server", eth + "    nameservers: {addresses: [ns.example.com]}\n", `n:4:31: "ns.example.com" is not an address`},
 		{"yes", eth + "    dhcp4: yes\n", `n:4:12: true or false is expected here, not the text "yes"`},
