@@ -24,8 +24,25 @@ type Source struct {
 // was baked into the image.
 var Files = []string{"/boot/user-data", "/usr/share/skerry/user-data"}
 
-// BootFiles are the names of those on the boot partition.
-var BootFiles = []string{"user-data"}
+// BootFiles are the names of what configures a device on its boot partition. meta-data has nothing to say here: it tells cloud-init
+// whether it has seen the others before, and they are read at every boot.
+var BootFiles = []string{"user-data", "network-config", "meta-data"}
+
+// ReadNetwork reads NetworkFile under root ("/" on the device). Without a file, or with mistakes, nothing is configured.
+func ReadNetwork(root string) (*Network, error) {
+	source, ok := readFile(root, NetworkFile)
+	if !ok {
+		return &Network{}, nil
+	}
+	if source.Err != nil {
+		return &Network{}, Problems{{Position{Source: source.Name}, fmt.Sprintf("cannot read the file: %v", source.Err)}}
+	}
+	n, err := ParseNetwork(source.Name, source.Data)
+	if err != nil {
+		return &Network{}, err
+	}
+	return n, nil
+}
 
 // ReadFiles reads those of Files that exist under root ("/" on the device).
 func ReadFiles(root string) []Source {

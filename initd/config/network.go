@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -123,6 +124,9 @@ func ParseNetwork(name string, data []byte) (*Network, error) {
 			d.section(n, reflect.ValueOf(network).Elem(), "")
 		}
 		d.misplaced()
+		if len(network.Wifis) > 1 {
+			d.at(n, "there are %d wifis, and one radio is all that can be used", len(network.Wifis))
+		}
 		if len(d.problems) == 0 && network.Version == "" && n != nil && n.Kind == yaml.MappingNode {
 			d.at(n, `"version: 2" is missing`)
 		}
@@ -142,6 +146,16 @@ func (d *decoder) misplaced() {
 			}
 		}
 	}
+}
+
+// Links are all links that are configured, by name. A name that is both a cable's and a radio's is the radio's.
+func (n *Network) Links() map[string]Interface {
+	links := maps.Clone(n.Ethernets)
+	if links == nil {
+		links = map[string]Interface{}
+	}
+	maps.Copy(links, n.Wifis)
+	return links
 }
 
 // incomplete implements [whole].

@@ -151,6 +151,7 @@ func TestNetworkMistakes(t *testing.T) {
 		{"MTU", eth + "    mtu: 100\n", `n:4:10: an MTU is a number from 576 to 9216, not 100`},
 		{"name server", eth + "    nameservers: {addresses: [ns.example.com]}\n", `n:4:31: "ns.example.com" is not an address`},
 		{"yes", eth + "    dhcp4: yes\n", `n:4:12: true or false is expected here, not the text "yes"`},
+		{"two radios", "version: 2\nwifis:\n  wlan0: {access-points: {a: {password: correct-horse}}}\n  wlan1: {access-points: {a: {password: correct-horse}}}\n", `n:1:1: there are 2 wifis, and one radio is all that can be used`},
 		{"country", wifi + "    regulatory-domain: Germany\n", `n:4:24: "Germany" is not a country in two capital letters (ISO 3166), such as DE`},
 		{"short password", wifi + "    access-points:\n      home: {password: secret}\n", `n:5:24: the password has 6 characters: it is a passphrase of 8 to 63 ASCII characters, or 64 hexadecimal digits`},
 		{"no password", wifi + "    access-points:\n      home: {}\n", `n:5:13: an access point needs a "password"; for a network that is open to everybody write: auth: {key-management: none}`},
@@ -168,6 +169,56 @@ func TestNetworkMistakes(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", err, test.want)
 			}
 		})
+	}
+}
+
+func TestSupplicant(t *testing.T) {
+	n, err := ParseNetwork("network-config", imager(t, "network-config"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const head = "# Written by init on every boot from network-config: changes here are lost.\nupdate_config=0\n"
+	const want = head + `country=DE
+network={
+	ssid=436166c3a920223722
+	scan_ssid=1
+	key_mgmt=WPA-PSK WPA-PSK-SHA256
+	psk=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+}
+`
+	if got := string(n.Wifis["wlan0"].Supplicant()); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	got := string(Interface{AccessPoints: map[string]AccessPoint{
+		"b": {Password: `quote " and 'quote"`}, "a": {Auth: Auth{KeyManagement: "none"}}, "c": {Auth: Auth{KeyManagement: "sae", Password: "correct-horse"}},
+	}}.Supplicant())
+	if want := head + "network={\n\tssid=61\n\tkey_mgmt=NONE\n}\n" +
+		"network={\n\tssid=62\n\tkey_mgmt=WPA-PSK WPA-PSK-SHA256 SAE\n\tieee80211w=1\n\tpsk=\"quote \" and 'quote\"\"\n}\n" +
+		"network={\n\tssid=63\n\tkey_mgmt=SAE\n\tieee80211w=2\n\tpsk=\"correct-horse\"\n}\n"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestReadNetwork(t *testing.T) {
+	root := t.TempDir()
+	if n, err := ReadNetwork(root); err != nil || len(n.Links()) != 0 {
+		t.Errorf("without a file: %+v, %v", n, err)
+	}
+	path := filepath.Join(root, NetworkFile)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		static:            "",
+		"network: [1]\n": "/boot/network-config:1:10: keys with values are expected here, not a list; allowed here: version, renderer, ethernets, wifis",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := ReadNetwork(root)
+		if want == "" && (err != nil || len(n.Links()) != 2) || want != "" && (err == nil || err.Error() != want || len(n.Links()) != 0) {
+			t.Errorf("%q: %+v, %v", text, n, err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@
 //	/init, /usr/sbin/init   process 1
 //	reboot, poweroff        ask process 1 for it
 //	skerry-api              the device API, a service of its own
+//	skerry-wifi             the radio's wpa_supplicant, as soon as there is a radio
 //
 // Kernel command line, written by the builder into the signed boot image:
 //
@@ -39,6 +40,11 @@ func main() {
 	case "skerry-api":
 		if err := apiMain(); err != nil {
 			fmt.Fprintln(os.Stderr, "skerry-api:", err)
+			os.Exit(1)
+		}
+	case "skerry-wifi":
+		if err := wifiMain(); err != nil {
+			fmt.Fprintln(os.Stderr, "skerry-wifi:", err)
 			os.Exit(1)
 		}
 	default:
