@@ -1,12 +1,14 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -72,6 +74,22 @@ func readFile(root, name string) (Source, bool) {
 	data, err := os.ReadFile(path)
 	return Source{Name: name, Data: data, Err: err}, true
 }
+
+// Validate checks a file as a device would: a network-config, which has no header and can be told by its first keys, or any other by
+// itself and whether its keys go together. Ignored are keys that have no effect.
+func Validate(name string, data []byte) (ignored []Problem, err error) {
+	if networkKeys.Match(data) && !bytes.HasPrefix(data, []byte(header)) {
+		_, err := ParseNetwork(name, data)
+		return nil, err
+	}
+	c, err := Parse(name, data)
+	if err != nil {
+		return nil, err
+	}
+	return c.Ignored(), c.Check()
+}
+
+var networkKeys = regexp.MustCompile(`(?m)^(network|version|ethernets|wifis):`)
 
 // Loaded is what Load found out.
 type Loaded struct {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -169,6 +170,23 @@ func TestNetworkMistakes(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", err, test.want)
 			}
 		})
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for text, want := range map[string]string{
+		string(imager(t, "user-data")):      "8 ignored, <nil>",
+		string(imager(t, "network-config")): "0 ignored, <nil>",
+		static:                              "0 ignored, <nil>",
+		"ethernets: {}\n":                   `0 ignored, f:1:1: "version: 2" is missing`,
+		"hostname: a\n":                     `0 ignored, f:1:1: the first line must be "#cloud-config"`,
+		"#cloud-config\nnetwork: {}\n":      `0 ignored, f:2:1: unknown key "network"; allowed here: hostname, ntp, skerry`,
+		"#cloud-config\nskerry:\n  server: https://a\n": `0 ignored, f:3:11: "server" has a meaning on an agent only; set role: agent to join it`,
+	} {
+		ignored, err := Validate("f", []byte(text))
+		if got := fmt.Sprintf("%d ignored, %v", len(ignored), err); got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
 	}
 }
 
