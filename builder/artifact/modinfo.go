@@ -76,13 +76,13 @@ func (b *Builder) Modules(ctx context.Context, p *plan.Plan) (*ModuleIndex, erro
 	if b.index != nil {
 		return b.index, nil
 	}
-	pkg, err := lockedPackage(p, p.Kernel.Package, "the kernel")
+	u, err := b.Kernel(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	u, err := b.Unpack(ctx, pkg)
-	if err != nil {
-		return nil, err
+	digests := []string{u.Package.SHA256}
+	for _, part := range p.Kernel.Parts {
+		digests = append(digests, p.PackageNamed(part).SHA256)
 	}
 	x := &ModuleIndex{Release: p.Kernel.Release, pkg: u, modules: map[string]*Module{}, builtin: map[string]bool{}, byAlias: map[string][]string{}}
 	for _, root := range []string{"usr/lib/modules/", "lib/modules/"} {
@@ -93,7 +93,7 @@ func (b *Builder) Modules(ctx context.Context, p *plan.Plan) (*ModuleIndex, erro
 	if x.root == "" {
 		return nil, fmt.Errorf("cannot find the modules of kernel %s in %s; run `skerry lock --update`", x.Release, u.Origin())
 	}
-	key, err := Key("modinfo", modinfoRecipe, pkg.SHA256, x.Release)
+	key, err := Key("modinfo", modinfoRecipe, digests, x.Release)
 	if err != nil {
 		return nil, err
 	}

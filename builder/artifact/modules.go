@@ -41,11 +41,11 @@ func (x *ModuleIndex) wantedModules(options []plan.Option, stages ...string) ([]
 			continue
 		}
 		for _, name := range o.Modules {
-			n := moduleName(name)
+			n := x.present(plan.ModuleNames(name))
 			if seen[n] || x.builtin[n] {
 				continue
 			}
-			if x.modules[n] == nil {
+			if n == "" {
 				return nil, fmt.Errorf("%s: %s names module %q, which kernel %s has neither as a module nor built in; mend the name, or set the option to n", o.Origin, o.Name, name, x.Release)
 			}
 			seen[n] = true
@@ -53,6 +53,16 @@ func (x *ModuleIndex) wantedModules(options []plan.Option, stages ...string) ([]
 		}
 	}
 	return out, nil
+}
+
+// present is the first of a module's names that this kernel knows, "" if it knows none.
+func (x *ModuleIndex) present(names []string) string {
+	for _, name := range names {
+		if n := moduleName(name); x.modules[n] != nil || x.builtin[n] {
+			return n
+		}
+	}
+	return ""
 }
 
 // Closure returns the modules and all that they need, each after what it needs. A softdep that no module answers to

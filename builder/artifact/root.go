@@ -133,7 +133,7 @@ func (b *Builder) addPackages(ctx context.Context, t *Tree, p *plan.Plan) ([]*Un
 		if len(pkg.Files) == 0 {
 			continue
 		}
-		u, err := b.Unpack(ctx, pkg)
+		u, err := b.PackageOf(ctx, p, pkg.Name)
 		if err != nil {
 			return nil, err
 		}

@@ -45,6 +45,8 @@ type member struct {
 	SHA256 string `json:"sha256,omitempty"`
 	Offset int64  `json:"offset,omitempty"`
 	Bytes  int64  `json:"bytes,omitempty"`
+
+	data string // file of the store, if it is not that of the package
 }
 
 // Origin names the package in messages and in the list of origins.
@@ -176,7 +178,67 @@ func (u *Unpacked) Content(name string) (Content, error) {
 }
 
 func (u *Unpacked) content(m member) Content {
-	return Content{SHA256: m.SHA256, Bytes: m.Bytes, path: u.data, off: m.Offset}
+	return Content{SHA256: m.SHA256, Bytes: m.Bytes, path: cmp.Or(m.data, u.data), off: m.Offset}
+}
+
+// Kernel returns the files of the plan's kernel, from all packages that it consists of as if they were one.
+func (b *Builder) Kernel(ctx context.Context, p *plan.Plan) (*Unpacked, error) {
+	pkg, err := lockedPackage(p, p.Kernel.Package, "the kernel")
+	if err != nil {
+		return nil, err
+	}
+	all, err := b.Unpack(ctx, pkg)
+	if err != nil || len(p.Kernel.Parts) == 0 {
+		return all, err
+	}
+	all = &Unpacked{Package: all.Package, members: slices.Clone(all.members), byName: map[string]int{}, data: all.data}
+	for _, name := range p.Kernel.Parts {
+		if pkg, err = lockedPackage(p, name, "part of the kernel"); err != nil {
+			return nil, err
+		}
+		part, err := b.Unpack(ctx, pkg)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range part.members {
+			m.data = part.data
+			all.members = append(all.members, m)
+		}
+	}
+	slices.SortStableFunc(all.members, func(a, b member) int { return strings.Compare(a.Name, b.Name) })
+	for i, m := range all.members {
+		if first, again := all.byName[m.Name]; again && !(m.Mode.IsDir() && all.members[first].Mode.IsDir()) {
+			return nil, fmt.Errorf("cannot put the packages of kernel %s together: two of them have %s", p.Kernel.Release, m.Name)
+		}
+		all.byName[m.Name] = i
+	}
+	return all, nil
+}
+
+// PackageOf returns the files of a package of the plan; the kernel's package stands for all that the kernel consists of.
+func (b *Builder) PackageOf(ctx context.Context, p *plan.Plan, name string) (*Unpacked, error) {
+	if name == p.Kernel.Package {
+		return b.Kernel(ctx, p)
+	}
+	pkg, err := lockedPackage(p, name, "board "+p.Board)
+	if err != nil {
+		return nil, err
+	}
+	return b.Unpack(ctx, pkg)
+}
+
+// Match returns the paths of the package's files that a pattern names; none is an error.
+func (u *Unpacked) Match(pattern string) ([]string, error) {
+	var names []string
+	for _, m := range u.members {
+		if m.Mode.IsRegular() && profile.MatchPattern(pattern, m.Name) {
+			names = append(names, m.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("cannot find files of %s: pattern %q matches nothing%s", u.Origin(), pattern, u.nearest(pattern))
+	}
+	return names, nil
 }
 
 // Names returns the paths of the package's files and links, sorted, without leading slash.

@@ -83,21 +83,52 @@ func (x Index) add(fields map[string]string) error {
 }
 
 // Find returns the package of that name. One that only stands for another, as linux-image-amd64 does for the newest
-// kernel, is followed: it is recognised by a single dependency whose name starts like its own (linux-image-).
-func (x Index) Find(name string) (profile.LockedPackage, error) {
+// kernel, is followed: it is recognised by a dependency whose name starts like its own (linux-image-). A kernel whose files are in
+// packages of their own (linux-modules-RELEASE) is returned with these behind it.
+func (x Index) Find(name string) ([]profile.LockedPackage, error) {
 	e, ok := x[name]
 	if !ok {
-		return profile.LockedPackage{}, fmt.Errorf("the archive has no package %s", name)
+		return nil, fmt.Errorf("the archive has no package %s", name)
 	}
 	const kernel = "linux-image-"
-	if !strings.HasPrefix(name, kernel) || !strings.HasPrefix(e.Depends, kernel) {
-		return e.LockedPackage, nil
+	if !strings.HasPrefix(name, kernel) {
+		return []profile.LockedPackage{e.LockedPackage}, nil
 	}
-	target, _, _ := strings.Cut(e.Depends, " ")
-	real, ok := x[strings.TrimSuffix(target, ",")]
-	if !ok {
-		return profile.LockedPackage{}, fmt.Errorf("the archive has no package %s, which %s stands for", target, name)
+	for _, target := range e.depends() {
+		if !strings.HasPrefix(target, kernel) {
+			continue
+		}
+		real, ok := x[target]
+		if !ok {
+			return nil, fmt.Errorf("the archive has no package %s, which %s stands for", target, name)
+		}
+		e = real
+		e.For = name
+		break
 	}
-	real.For = name
-	return real.LockedPackage, nil
+	found := []profile.LockedPackage{e.LockedPackage}
+	release := strings.TrimPrefix(e.Name, kernel)
+	for _, target := range e.depends() {
+		if !strings.HasPrefix(target, "linux-") || !strings.HasSuffix(target, "-"+release) {
+			continue
+		}
+		part, ok := x[target]
+		if !ok {
+			return nil, fmt.Errorf("the archive has no package %s, which is part of %s", target, e.Name)
+		}
+		part.PartOf = e.Name
+		found = append(found, part.LockedPackage)
+	}
+	return found, nil
+}
+
+// depends are the names of the packages that the entry depends on; of alternatives the first.
+func (e Entry) depends() []string {
+	var names []string
+	for one := range strings.SplitSeq(e.Depends, ",") {
+		if words := strings.Fields(one); len(words) > 0 {
+			names = append(names, words[0])
+		}
+	}
+	return names
 }

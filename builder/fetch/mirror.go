@@ -31,9 +31,13 @@ const snapshots = "https://snapshot.debian.org/archive/debian"
 
 // Mirrors decides which mirrors to ask: the one given by flag; else the one in the environment; else those in the
 // package sources of a Debian host (apt is a folder such as /etc/apt). The archive of old versions, as it was at the
-// locked date, comes last and is the only one where nobody names a mirror; a zero date leaves out which state is meant.
-func Mirrors(flag string, getenv func(string) string, apt string, locked time.Time) ([]Mirror, error) {
-	last := Mirror{URL: snapshotAt(locked), From: "the locked date", OnlyMissing: true}
+// locked date, comes last and is the only one where nobody names a mirror; a zero date leaves out which state is meant. With several
+// dates, one for each suite of a lock, there is one such archive for each.
+func Mirrors(flag string, getenv func(string) string, apt string, locked ...time.Time) ([]Mirror, error) {
+	var last []Mirror
+	for _, date := range locked {
+		last = append(last, Mirror{URL: snapshotAt(date), From: "the locked date", OnlyMissing: true})
+	}
 	for _, named := range []struct{ value, from string }{{flag, "--mirror"}, {getenv(MirrorVariable), MirrorVariable}} {
 		if named.value == "" {
 			continue
@@ -42,13 +46,13 @@ func Mirrors(flag string, getenv func(string) string, apt string, locked time.Ti
 		if err != nil {
 			return nil, fmt.Errorf("cannot use the mirror from %s: %w", named.from, err)
 		}
-		return []Mirror{{URL: root, From: named.from}, last}, nil
+		return append([]Mirror{{URL: root, From: named.from}}, last...), nil
 	}
 	list := hostMirrors(apt)
-	if len(list) == 0 {
-		last.OnlyMissing = false
+	if len(list) == 0 && len(last) > 0 {
+		last[0].OnlyMissing = false
 	}
-	return append(list, last), nil
+	return append(list, last...), nil
 }
 
 // snapshotAt is the archive as it was a day after the date of its InRelease file. The service answers with the newest

@@ -138,8 +138,8 @@ func serve(t *testing.T, files map[string][]byte) Mirror {
 func TestLock(t *testing.T) {
 	key := newKey(t, "archive")
 	want := Want{}
-	want.Add("amd64", "hello", profile.Position{})
-	want.Add("amd64", "linux-image-amd64", profile.Position{})
+	want.Add(Source{Architecture: "amd64"}, "hello", profile.Position{})
+	want.Add(Source{Architecture: "amd64"}, "linux-image-amd64", profile.Position{})
 	for _, byHash := range []bool{false, true} {
 		files := newArchive(t, key, byHash, "")
 		inRelease := sha256.Sum256(files["/dists/trixie/InRelease"])
@@ -229,7 +229,7 @@ func TestLockRefuses(t *testing.T) {
 				c.mangle(files)
 			}
 			want := Want{}
-			want.Add("amd64", name, profile.Position{File: "p.yaml", Line: 3, Column: 5})
+			want.Add(Source{Architecture: "amd64"}, name, profile.Position{File: "p.yaml", Line: 3, Column: 5})
 			cache := &Cache{Dir: t.TempDir(), Mirrors: []Mirror{serve(t, files)}}
 			lock, err := cache.Lock(t.Context(), Suite{Name: suite, Components: []string{"main"}, Keys: openpgp.EntityList{key}, Now: now}, want)
 			if err == nil {

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -18,17 +20,34 @@ import (
 	"github.com/skerryos/skerry/builder/profile"
 )
 
-// A Want says which packages a lock shall have: names by Debian architecture, each with the place that asks for it.
-type Want map[string]map[string]profile.Position
+// A Want says which packages a lock shall have: names by where they are from, each with the place that asks for it.
+type Want map[Source]map[string]profile.Position
+
+// A Source is the packages of an architecture, by Debian's name, in a suite. The suite is empty for the lock's first one.
+type Source struct{ Suite, Architecture string }
+
+func compareSources(a, b Source) int {
+	return cmp.Or(strings.Compare(a.Suite, b.Suite), strings.Compare(a.Architecture, b.Architecture))
+}
 
 // Add notes that a package is wanted.
-func (w Want) Add(architecture, name string, at profile.Position) {
-	if w[architecture] == nil {
-		w[architecture] = map[string]profile.Position{}
+func (w Want) Add(from Source, name string, at profile.Position) {
+	if w[from] == nil {
+		w[from] = map[string]profile.Position{}
 	}
-	if _, ok := w[architecture][name]; !ok {
-		w[architecture][name] = at
+	if _, ok := w[from][name]; !ok {
+		w[from][name] = at
 	}
+}
+
+// suites are the names of all suites that something is wanted of, the first one by its own name.
+func (w Want) suites(first string) []string {
+	names := map[string]bool{first: true}
+	for from := range w {
+		names[cmp.Or(from.Suite, first)] = true
+	}
+	delete(names, first)
+	return append([]string{first}, slices.Sorted(maps.Keys(names))...)
 }
 
 // Suite is what a lock is made from.
@@ -43,45 +62,70 @@ type Suite struct {
 	Now time.Time
 }
 
-// Lock resolves what is wanted against the suite's current, signed package lists. Packages themselves are not fetched:
-// the lists have their digests.
+// Lock resolves what is wanted against the current, signed package lists of the suite, and of those that single packages are
+// wanted of: all have the same components and keys. Packages themselves are not fetched: the lists have their digests.
 func (c *Cache) Lock(ctx context.Context, s Suite, want Want) (*profile.Lock, error) {
-	release, digest, from, err := c.release(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	lock := &profile.Lock{Archive: profile.Archive{
-		Suite:      s.Name,
-		Components: s.Components,
-		Date:       release.Date.Format(time.RFC3339),
-		InRelease:  digest,
-	}}
+	lock := &profile.Lock{}
 	var errs []error
-	seen := map[string]bool{}
-	// The lists must come from the mirror that the signed file came from: another may be a few hours behind.
-	here := *c
-	here.Mirrors = []Mirror{from}
-	for _, architecture := range slices.Sorted(maps.Keys(want)) {
-		index, err := here.index(ctx, s, release, architecture)
+	for i, name := range want.suites(s.Name) {
+		of := s
+		of.Name = name
+		from := name
+		if i == 0 {
+			from = ""
+		}
+		archive, missing, err := c.lockSuite(ctx, of, from, want, lock)
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range slices.Sorted(maps.Keys(want[architecture])) {
-			p, err := index.Find(name)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w for %s in %s %v", want[architecture][name], err, architecture, s.Name, s.Components))
-				continue
-			}
-			if key := p.Name + "/" + p.Architecture; !seen[key] {
-				seen[key] = true
-				lock.Packages = append(lock.Packages, p)
-			}
+		errs = append(errs, missing...)
+		if i == 0 {
+			lock.Archive = archive
+		} else {
+			lock.Further = append(lock.Further, archive)
 		}
 	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("cannot resolve the lock; it was left as it is:\n%w", errors.Join(errs...))
 	}
 	return lock, nil
+}
+
+// lockSuite adds to the lock what is wanted of one suite, which Sources call from. What the suite lacks is returned as missing.
+func (c *Cache) lockSuite(ctx context.Context, s Suite, from string, want Want, lock *profile.Lock) (a profile.Archive, missing []error, err error) {
+	release, digest, mirror, err := c.release(ctx, s)
+	if err != nil {
+		return a, nil, err
+	}
+	a = profile.Archive{Suite: s.Name, Components: s.Components, Date: release.Date.Format(time.RFC3339), InRelease: digest}
+	seen := map[string]bool{}
+	// The lists must come from the mirror that the signed file came from: another may be a few hours behind.
+	here := *c
+	here.Mirrors = []Mirror{mirror}
+	for _, source := range slices.SortedFunc(maps.Keys(want), compareSources) {
+		if source.Suite != from {
+			continue
+		}
+		index, err := here.index(ctx, s, release, source.Architecture)
+		if err != nil {
+			return a, nil, err
+		}
+		for _, name := range slices.Sorted(maps.Keys(want[source])) {
+			found, err := index.Find(name)
+			if err != nil {
+				missing = append(missing, fmt.Errorf("%s: %w for %s in %s %v", want[source][name], err, source.Architecture, s.Name, s.Components))
+				continue
+			}
+			for _, p := range found {
+				p.Suite = from
+				if key := p.Name + "/" + p.Architecture; !seen[key] {
+					seen[key] = true
+					lock.Packages = append(lock.Packages, p)
+				}
+			}
+		}
+	}
+	return a, missing, nil
 }
 
 // release fetches and verifies the suite's InRelease file, and says which mirror has it.

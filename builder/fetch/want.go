@@ -13,14 +13,17 @@ import (
 func CheckLock(lock *profile.Lock, want Want) error {
 	var errs []error
 	used := map[*profile.LockedPackage]bool{}
-	for _, architecture := range slices.Sorted(maps.Keys(want)) {
-		for _, name := range slices.Sorted(maps.Keys(want[architecture])) {
-			p := lock.Package(name, architecture)
+	for _, from := range slices.SortedFunc(maps.Keys(want), compareSources) {
+		for _, name := range slices.Sorted(maps.Keys(want[from])) {
+			p := lock.PackageOf(from.Suite, name, from.Architecture)
 			if p == nil {
-				errs = append(errs, fmt.Errorf("%s: package %s for %s is not in the lock", want[architecture][name], name, architecture))
+				errs = append(errs, fmt.Errorf("%s: package %s for %s is not in the lock", want[from][name], name, from.Architecture))
 				continue
 			}
 			used[p] = true
+			for _, part := range lock.Parts(p) {
+				used[part] = true
+			}
 		}
 	}
 	for i := range lock.Packages {
@@ -34,7 +37,7 @@ func CheckLock(lock *profile.Lock, want Want) error {
 // Changes tells a person what became of each package from one lock to the next, one line each; without a difference
 // there is no line.
 func Changes(from, to *profile.Lock) []string {
-	type key struct{ name, architecture string }
+	type key struct{ name, architecture, suite string }
 	index := func(l *profile.Lock) map[key]profile.LockedPackage {
 		m := map[key]profile.LockedPackage{}
 		for _, p := range l.Packages {
@@ -43,7 +46,10 @@ func Changes(from, to *profile.Lock) []string {
 			if p.For != "" {
 				name = p.For
 			}
-			m[key{name, p.Architecture}] = p
+			if p.PartOf != "" {
+				continue // it goes with the whole
+			}
+			m[key{name, p.Architecture, p.Suite}] = p
 		}
 		return m
 	}

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -13,8 +12,8 @@ import (
 	"github.com/skerryos/skerry/initd/bundle"
 )
 
-// bootChunk is the size of the pieces that the boot images of both slots are cut into. They differ in one letter of the
-// command line: the smaller the pieces, the less is stored twice.
+// bootChunk is the size of the pieces that the boot images of both slots are cut into. Those of systemd-boot differ in one letter of
+// the command line: the smaller the pieces, the less is stored twice. Those of U-Boot are the same, and stored once.
 const bootChunk = 1 << 20
 
 // BundleOptions are what a bundle has beside the image.
@@ -58,12 +57,16 @@ func Bundle(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string, 
 		if err != nil {
 			return nil, err
 		}
-		size := int64(len(f.uki))
+		image, err := f.image.Open()
+		if err != nil {
+			return nil, err
+		}
+		defer image.Close()
 		sources = append(sources, bundle.Source{
-			Name: bundle.BootArtefact(slot), Size: size, Content: bytes.NewReader(f.uki), ChunkSize: bootChunk, Alike: slot == "b",
+			Name: bundle.BootArtefact(slot), Size: f.image.Bytes, Content: image, ChunkSize: bootChunk, Alike: slot == "b",
 		})
 		if slot == "a" {
-			r.Plain += size
+			r.Plain += f.image.Bytes
 		}
 	}
 	if r.Bundle == "" {

@@ -9,9 +9,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
+	"strings"
 	"syscall"
 
 	"github.com/diskfs/go-diskfs/backend"
@@ -20,14 +24,17 @@ import (
 
 	"github.com/skerryos/skerry/builder/artifact"
 	"github.com/skerryos/skerry/builder/plan"
+	"github.com/skerryos/skerry/builder/profile"
 	"github.com/skerryos/skerry/builder/progress"
 )
 
-// Names of GPT partitions. The data partition is made by the device on its first boot.
+// Names of partitions. With a GPT the data partition is made by the device on its first boot; an MBR image has a small one, which the
+// device grows.
 const (
 	PartitionESP   = "skerry-esp"
 	PartitionRootA = "skerry-root-a"
 	PartitionRootB = "skerry-root-b"
+	PartitionData  = "skerry-data"
 )
 
 const (
@@ -50,27 +57,40 @@ func guid(planDigest, purpose string) uuid.UUID {
 	return uuid.UUID(sum[:16])
 }
 
-// partition is one partition of the disk; Start and Bytes are multiples of 1 MiB.
+// partition is one partition of the disk; start and bytes are multiples of 1 MiB.
 type partition struct {
 	name  string
-	kind  gpt.Type
 	start int64
 	bytes int64
 }
 
+// A diskTable is a kind of partition table.
+type diskTable struct {
+	// data is the size of the data partition in the image, in bytes; 0 if the device makes it on its first boot.
+	data int64
+	// after is how many bytes the table takes behind the partitions.
+	after int64
+	write func(f backend.WritableFile, p *plan.Plan, digest string, parts []partition, size int64) error
+}
+
+var diskTables = map[string]diskTable{
+	profile.GPT: {after: mib, write: writeGPT},
+	profile.MBR: {data: mib, write: writeMBR},
+}
+
 // layout returns the partitions of a plan's disk and the size of the image, in bytes.
 func layout(p *plan.Plan) ([]partition, int64, error) {
-	if p.Disk.Table != "gpt" {
-		return nil, 0, fmt.Errorf("cannot lay out a disk with partition table %q: only gpt is supported", p.Disk.Table)
-	}
-	root, ok := rootTypes[p.Target.GOARCH]
+	table, ok := diskTables[p.Disk.Table]
 	if !ok {
-		return nil, 0, fmt.Errorf("cannot lay out a disk for %s: no partition type is known for its root", p.Target.GOARCH)
+		return nil, 0, fmt.Errorf("cannot lay out a disk with partition table %q: there are %s", p.Disk.Table, strings.Join(slices.Sorted(maps.Keys(diskTables)), ", "))
 	}
 	parts := []partition{
-		{name: PartitionESP, kind: gpt.EFISystemPartition, bytes: p.Disk.BootBytes},
-		{name: PartitionRootA, kind: root, bytes: p.Disk.RootBytes},
-		{name: PartitionRootB, kind: root, bytes: p.Disk.RootBytes},
+		{name: PartitionESP, bytes: p.Disk.BootBytes},
+		{name: PartitionRootA, bytes: p.Disk.RootBytes},
+		{name: PartitionRootB, bytes: p.Disk.RootBytes},
+	}
+	if table.data > 0 {
+		parts = append(parts, partition{name: PartitionData, bytes: table.data})
 	}
 	next := int64(mib)
 	for i := range parts {
@@ -80,11 +100,16 @@ func layout(p *plan.Plan) ([]partition, int64, error) {
 		parts[i].start = next
 		next += parts[i].bytes
 	}
-	return parts, next + mib, nil
+	return parts, next + table.after, nil
 }
 
-// writeTable writes protective MBR and both partition tables.
-func writeTable(f backend.WritableFile, p *plan.Plan, digest string, parts []partition, size int64) error {
+// writeGPT writes protective MBR and both partition tables.
+func writeGPT(f backend.WritableFile, p *plan.Plan, digest string, parts []partition, size int64) error {
+	root, ok := rootTypes[p.Target.GOARCH]
+	if !ok {
+		return fmt.Errorf("cannot write the partition table: no partition type is known for the root of %s", p.Target.GOARCH)
+	}
+	kinds := map[string]gpt.Type{PartitionESP: gpt.EFISystemPartition, PartitionRootA: root, PartitionRootB: root}
 	t := &gpt.Table{LogicalSectorSize: sector, PhysicalSectorSize: sector, ProtectiveMBR: true, GUID: guid(digest, "disk").String()}
 	for i, part := range parts {
 		t.Partitions = append(t.Partitions, &gpt.Partition{
@@ -92,7 +117,7 @@ func writeTable(f backend.WritableFile, p *plan.Plan, digest string, parts []par
 			Start: uint64(part.start / sector),
 			End:   uint64((part.start+part.bytes)/sector) - 1,
 			Size:  uint64(part.bytes),
-			Type:  part.kind,
+			Type:  kinds[part.name],
 			Name:  part.name,
 			GUID:  guid(digest, part.name).String(),
 		})
@@ -103,9 +128,46 @@ func writeTable(f backend.WritableFile, p *plan.Plan, digest string, parts []par
 	return nil
 }
 
+// Types of MBR partitions.
+const (
+	mbrFAT32 = 0x0c
+	mbrLinux = 0x83
+)
+
+// writeMBR writes a partition table with up to four primary partitions; the first one is active. An MBR has no names: what a partition
+// is for follows from its number.
+func writeMBR(f backend.WritableFile, _ *plan.Plan, digest string, parts []partition, _ int64) error {
+	const signatureAt, entriesAt, entrySize = 440, 446, 16
+	le := binary.LittleEndian
+	b := make([]byte, sector)
+	id := guid(digest, "disk")
+	copy(b[signatureAt:], id[:4])
+	for i, part := range parts {
+		first, count := part.start/sector, part.bytes/sector
+		if first+count > math.MaxUint32 {
+			return fmt.Errorf("cannot write the partition table: partition %s ends behind the 2 TiB that an MBR can describe", part.name)
+		}
+		e := b[entriesAt+i*entrySize:][:entrySize]
+		e[4] = mbrLinux
+		if part.name == PartitionESP {
+			e[0], e[4] = 0x80, mbrFAT32
+		}
+		// Cylinders, heads and sectors of an address that does not fit there: nobody has used them for thirty years.
+		copy(e[1:], "\xfe\xff\xff")
+		copy(e[5:], "\xfe\xff\xff")
+		le.PutUint32(e[8:], uint32(first))
+		le.PutUint32(e[12:], uint32(count))
+	}
+	b[510], b[511] = 0x55, 0xaa
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("cannot write the partition table: %w", err)
+	}
+	return nil
+}
+
 // writeDisk writes the whole disk image to name, by way of name.partial: nothing half-written ever has the final name.
 // It returns the image's digest and size.
-func writeDisk(ctx context.Context, name string, p *plan.Plan, root *artifact.Root, boot []File, pr progress.Reporter) (digest string, size int64, err error) {
+func writeDisk(ctx context.Context, name string, p *plan.Plan, root *artifact.Root, boot *bootFiles, pr progress.Reporter) (digest string, size int64, err error) {
 	parts, size, err := layout(p)
 	if err != nil {
 		return "", 0, err
@@ -115,7 +177,7 @@ func writeDisk(ctx context.Context, name string, p *plan.Plan, root *artifact.Ro
 			p.Name, progress.Bytes(root.Bytes), progress.Bytes(p.Disk.RootBytes), p.Board, (root.Bytes+mib-1)/mib, p.Profile)
 	}
 	content := root.Bytes
-	for _, b := range boot {
+	for _, b := range boot.files {
 		content += b.Bytes
 	}
 	partial := name + ".partial"
@@ -149,7 +211,7 @@ func writeDisk(ctx context.Context, name string, p *plan.Plan, root *artifact.Ro
 }
 
 // fillDisk writes everything that is not zero into the file.
-func fillDisk(ctx context.Context, w *sparseFile, p *plan.Plan, parts []partition, root *artifact.Root, boot []File) error {
+func fillDisk(ctx context.Context, w *sparseFile, p *plan.Plan, parts []partition, root *artifact.Root, boot *bootFiles) error {
 	digest, err := p.Digest()
 	if err != nil {
 		return err
@@ -158,12 +220,17 @@ func fillDisk(ctx context.Context, w *sparseFile, p *plan.Plan, parts []partitio
 	if err := w.Truncate(w.size); err != nil {
 		return fmt.Errorf("cannot write the disk image: %w", err)
 	}
-	if err := writeTable(w, p, digest, parts, w.size); err != nil {
+	if err := diskTables[p.Disk.Table].write(w, p, digest, parts, w.size); err != nil {
 		return err
+	}
+	if len(boot.state) > 0 {
+		if _, err := w.WriteAt(boot.state, boot.stateOffset); err != nil {
+			return fmt.Errorf("cannot write the boot state: %w", err)
+		}
 	}
 	id := guid(digest, "boot file system")
 	fat := FAT{Bytes: parts[0].bytes, Label: "SKERRY-BOOT", Date: p.SourceDate, Serial: binary.BigEndian.Uint32(id[:4])}
-	if err := fat.Write(ctx, w, parts[0].start, boot); err != nil {
+	if err := fat.Write(ctx, w, parts[0].start, boot.files); err != nil {
 		return err
 	}
 	r, err := root.Content().Open()

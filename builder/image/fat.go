@@ -220,7 +220,8 @@ func (n *fatNode) nameAll() error {
 	return nil
 }
 
-// shortName makes the 8.3 name: the name itself if it is one, else its first letters, a tilde and a number.
+// shortName makes the 8.3 name: the name itself in capitals if that is one, else its first letters, a tilde and a number. The boot ROM
+// of a Raspberry Pi knows only such names and looks for BOOTCODE.BIN.
 func shortName(name string, taken map[[11]byte]bool) (short [11]byte, long bool, err error) {
 	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'()-@^_`{}~"
 	clean := func(s string) string {
@@ -239,8 +240,8 @@ func shortName(name string, taken map[[11]byte]bool) (short [11]byte, long bool,
 		copy(short[:], fmt.Sprintf("%-8.8s%-3.3s", s, e))
 	}
 	put(s)
-	if s == stem && e == ext && len(s) <= 8 && len(e) <= 3 && s != "" && !taken[short] {
-		return short, false, nil
+	if s == strings.ToUpper(stem) && e == strings.ToUpper(ext) && len(s) <= 8 && len(e) <= 3 && s != "" && !taken[short] {
+		return short, s != stem || e != ext, nil
 	}
 	for i := 1; i < 1e6; i++ {
 		tail := fmt.Sprintf("~%d", i)

@@ -173,3 +173,27 @@ func TestBootFileSystemRefusesWhatDoesNotFit(t *testing.T) {
 		})
 	}
 }
+
+// A boot ROM reads only short names, and looks for BOOTCODE.BIN; what has a short name in small letters gets it in capitals.
+func TestShortNamesAreTheNamesThemselvesWhereTheyCan(t *testing.T) {
+	taken := map[[11]byte]bool{}
+	for _, tt := range []struct {
+		name, short string
+		long        bool
+	}{
+		{"bootcode.bin", "BOOTCODEBIN", true},
+		{"BOOTX64.EFI", "BOOTX64 EFI", false},
+		{"a-0", "A-0        ", true},
+		{"Linux", "LINUX      ", true},
+		{"u-boot-3.bin", "U-BOOT-3BIN", true},
+		{"loader.conf", "LOADER~1CON", true},
+		{"loader.confusion", "LOADER~2CON", true},
+		{"bootcode.bin.old", "BOOTCO~1OLD", true},
+	} {
+		short, long, err := shortName(tt.name, taken)
+		if err != nil || string(short[:]) != tt.short || long != tt.long {
+			t.Errorf("%s has the short name %q, %v (%v); want %q, %v", tt.name, short, long, err, tt.short, tt.long)
+		}
+		taken[short] = true
+	}
+}

@@ -12,8 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
@@ -23,7 +26,7 @@ import (
 )
 
 // diskRecipe is part of what an image is known by; raise it when this package makes other bytes of the same artefacts.
-const diskRecipe = 1
+const diskRecipe = 2
 
 // A Result says what a build made.
 type Result struct {
@@ -68,7 +71,7 @@ func Build(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string) (
 		Plan:     digest,
 		RootHash: root.RootHash,
 	}
-	key, err := artifact.Key("disk", diskRecipe, digest, root.SHA256, parts.keys())
+	key, err := artifact.Key("disk", diskRecipe, digest, root.SHA256, parts.keys)
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +101,8 @@ type artefacts struct {
 
 // makeArtefacts makes them, or takes those of the last build if they would be the same.
 func makeArtefacts(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string) (*artefacts, error) {
-	if p.BootLoader != "systemd-boot" {
-		return nil, fmt.Errorf("cannot build %s: boot loader %q is not supported yet; supported: systemd-boot", p.Name, p.BootLoader)
+	if loaders[p.BootLoader] == nil {
+		return nil, fmt.Errorf("cannot build %s: boot loader %q is not known; there are: %s", p.Name, p.BootLoader, strings.Join(slices.Sorted(maps.Keys(loaders)), ", "))
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the output folder: %w", err)
@@ -153,12 +156,12 @@ func makeDisk(ctx context.Context, b *artifact.Builder, name string, p *plan.Pla
 		s.unchanged = true
 		return s, nil
 	}
-	digest, size, err := writeDisk(ctx, name, p, root, parts.esp(), b.Progress)
+	digest, size, err := writeDisk(ctx, name, p, root, parts, b.Progress)
 	if err != nil {
 		return diskState{}, err
 	}
 	s := diskState{Key: key, SHA256: digest, Bytes: size, Content: root.Bytes}
-	for _, f := range parts.esp() {
+	for _, f := range parts.files {
 		s.Content += f.Bytes
 	}
 	info, err := os.Stat(name)

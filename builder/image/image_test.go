@@ -251,10 +251,10 @@ func TestFailureLeavesTheFormerImage(t *testing.T) {
 			b.plan.BootLoader = "none"
 			return func() { b.plan.BootLoader = "systemd-boot" }
 		}, t.Context, []string{`boot loader "none"`}},
-		{"partition table of the past", func() func() {
-			b.plan.Disk.Table = "mbr"
+		{"partition table of another time", func() func() {
+			b.plan.Disk.Table = "apm"
 			return func() { b.plan.Disk.Table = "gpt" }
-		}, t.Context, []string{`"mbr"`}},
+		}, t.Context, []string{`"apm"`}},
 		{"interrupted while writing", func() func() {
 			return func() {}
 		}, nil, []string{context.Canceled.Error()}},

@@ -71,11 +71,10 @@ func writeManifest(r *Result, p *plan.Plan, programs map[string]artifact.Content
 		c := programs[g.Name]
 		m.Inputs = append(m.Inputs, ManifestInput{"program", g.Name, p.Version, g.Package, c.SHA256, c.Bytes})
 	}
-	uki := artifact.BytesContent(parts.uki)
 	m.Outputs = []ManifestOutput{
 		{filepath.Base(r.Image), r.SHA256, r.Bytes},
 		{"root", root.SHA256, root.Bytes},
-		{parts.ukiPath, uki.SHA256, uki.Bytes},
+		{parts.imageName, parts.image.SHA256, parts.image.Bytes},
 		{"initrd", parts.initrd.SHA256, parts.initrd.Bytes},
 		{"vmlinuz", parts.kernel.SHA256, parts.kernel.Bytes},
 	}

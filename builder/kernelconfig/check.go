@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/skerryos/skerry/builder/plan"
@@ -82,7 +83,8 @@ func check(o plan.Option, k Kernel) string {
 	}
 	var missing []string
 	for _, m := range o.Modules {
-		if !k.Modules[m] && !k.Builtin[m] {
+		has := func(name string) bool { return k.Modules[name] || k.Builtin[name] }
+		if !slices.ContainsFunc(plan.ModuleNames(m), has) {
 			missing = append(missing, m)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/skerryos/skerry/builder/plan"
+	"github.com/skerryos/skerry/builder/profile"
 )
 
 // Stages are the points at which a module is wanted, see [plan.Option].
@@ -21,7 +22,8 @@ var Stages = []string{"boot", "disk", "load", "probe"}
 var (
 	optionLine  = regexp.MustCompile(`^(CONFIG_[A-Za-z0-9_]+)=([ymn])\s+#\s*(.*)$`)
 	sectionLine = regexp.MustCompile(`^##\s*stage:\s*(\S+)\s*$`)
-	moduleList  = regexp.MustCompile(`^[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*$`)
+	onlyLine    = regexp.MustCompile(`^##\s*architectures:\s*(.+?)\s*$`)
+	moduleList  = regexp.MustCompile(`^[A-Za-z0-9_]+([,|][A-Za-z0-9_]+)*$`)
 )
 
 // Parse reads the fragment data; name is its path, for messages. Every mistake is reported, each with file and line.
@@ -29,6 +31,7 @@ func Parse(name string, data []byte) ([]plan.Option, error) {
 	var options []plan.Option
 	var errs []error
 	stage := ""
+	var only []string
 	lineOf := map[string]int{}
 	number := 0
 	for line := range strings.Lines(string(data)) {
@@ -43,6 +46,18 @@ func Parse(name string, data []byte) ([]plan.Option, error) {
 			}
 			continue
 		}
+		if s := onlyLine.FindStringSubmatch(line); s != nil {
+			only = nil
+			for _, a := range strings.FieldsFunc(s[1], func(r rune) bool { return r == ' ' || r == ',' }) {
+				if !slices.Contains(profile.Architectures, a) && a != "all" {
+					fail("unknown architecture %q; allowed here: %s, all", a, strings.Join(profile.Architectures, ", "))
+				}
+				if a != "all" {
+					only = append(only, a)
+				}
+			}
+			continue
+		}
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
@@ -51,7 +66,7 @@ func Parse(name string, data []byte) ([]plan.Option, error) {
 			fail("cannot read %q: a line is CONFIG_NAME=y|m|n # module,module: reason", line)
 			continue
 		}
-		o := plan.Option{Name: f[1], Value: f[2], Origin: fmt.Sprintf("%s:%d", name, number)}
+		o := plan.Option{Name: f[1], Value: f[2], Architectures: only, Origin: fmt.Sprintf("%s:%d", name, number)}
 		o.Reason = f[3]
 		if o.Value == "m" {
 			o.Stage = stage

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/skerryos/skerry/builder/profile"
@@ -99,7 +100,7 @@ func (p *Plan) explainModule(name string) (Origin, bool) {
 	module = strings.ReplaceAll(module, "-", "_")
 	for _, o := range p.Kernel.Config {
 		for _, m := range o.Modules {
-			if m == module {
+			if slices.Contains(ModuleNames(m), module) {
 				return Origin{What: fmt.Sprintf("kernel module of package %s, stage %s, wanted by %s in %s", p.Kernel.Package, o.Stage, o.Name, o.Origin), Reason: o.Reason}, true
 			}
 		}

@@ -28,8 +28,12 @@ type Plan struct {
 	// file, and the earliest time that a device believes in. See https://reproducible-builds.org/specs/source-date-epoch/.
 	SourceDate int64 `json:"sourceDate"`
 	Disk       Disk  `json:"disk"`
-	// BootLoader is "systemd-boot"; later boards add others.
+	// FurtherDates are those of the suites that single packages are from, in Unix seconds, without that of SourceDate.
+	FurtherDates []int64 `json:"furtherDates,omitempty"`
+	// BootLoader is "systemd-boot" or "uboot".
 	BootLoader string `json:"bootLoader"`
+	// UBoot is set if BootLoader is "uboot".
+	UBoot *UBoot `json:"uboot,omitempty"`
 	// CommandLine is the kernel command line, without what is known only once the root file system is built
 	// (skerry.slot, skerry.roothash, skerry.rootblocks).
 	CommandLine []string `json:"commandLine"`
@@ -132,6 +136,8 @@ func (d Disk) MinimumDiskBytes() int64 {
 type Kernel struct {
 	// Package is the name of the package, an element of Plan.Packages.
 	Package string `json:"package"`
+	// Parts are further packages that the kernel consists of, if its files are not all in Package.
+	Parts []string `json:"parts,omitempty"`
 	// Release is the kernel's own version, as in /lib/modules/RELEASE.
 	Release string `json:"release"`
 	// Config lists every option that kernel-config asks for.
@@ -145,7 +151,10 @@ type Option struct {
 	// Value is "y", "m" (built in is as good) or "n".
 	Value string `json:"value"`
 	// Modules are the kernel modules that the option builds; they and their dependencies go into the image.
+	// Where kernels differ in a module's name, all are given, as in old|new; see [ModuleNames].
 	Modules []string `json:"modules,omitempty"`
+	// Architectures are those that the option is for, by Debian's names; none stands for all. Options of others are not in a plan.
+	Architectures []string `json:"-"`
 	// Stage is "boot" for what is needed to reach the root file system (initramfs), "disk" for drivers that may be needed
 	// for that, when a device asks for them, "load" for what init loads after it, and "probe" for other drivers.
 	Stage string `json:"stage,omitempty"`
@@ -154,6 +163,9 @@ type Option struct {
 	// Origin is the fragment's path and line, for messages.
 	Origin string `json:"origin"`
 }
+
+// ModuleNames are the names that a module has in different kernels.
+func ModuleNames(module string) []string { return strings.Split(module, "|") }
 
 // A Package is a locked Debian package and what is taken from it.
 type Package struct {

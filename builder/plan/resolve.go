@@ -83,6 +83,7 @@ func Resolve(in Input) (*Plan, error) {
 	}
 	r.packages()
 	r.kernel()
+	r.uboot()
 	r.programs()
 	r.tree()
 	r.images()
@@ -126,7 +127,11 @@ func (r *resolver) fail(at profile.Position, format string, args ...any) {
 func Wanted(p *profile.Profile, b *profile.Board) []profile.Package {
 	byName := map[string]*profile.Package{}
 	var names []string
-	for _, next := range slices.Concat(p.Packages, b.Packages, []profile.Package{{Position: b.Kernel.Position, Name: b.Kernel.Package, Reason: b.Kernel.Reason}}) {
+	kernel := profile.Package{Position: b.Kernel.Position, Name: b.Kernel.Package, Reason: b.Kernel.Reason}
+	for _, next := range slices.Concat(p.Packages, b.Packages, []profile.Package{kernel}, bootPackages(p, b)) {
+		if next.Name == b.Kernel.Package {
+			next.Suite = b.Kernel.Suite
+		}
 		have, ok := byName[next.Name]
 		if !ok {
 			next.Files = slices.Clone(next.Files)
@@ -151,12 +156,7 @@ func Wanted(p *profile.Profile, b *profile.Board) []profile.Package {
 }
 
 func (r *resolver) packages() {
-	for _, w := range Wanted(r.in.Profile, r.in.Board) {
-		locked := r.in.Lock.Package(w.Name, r.in.Board.Architecture)
-		if locked == nil {
-			r.fail(w.Position, "package %s for %s is not in the lock; add it with: skerry lock --update", w.Name, r.in.Board.Architecture)
-			continue
-		}
+	add := func(locked *profile.LockedPackage, files []string, reason string) {
 		r.plan.Packages = append(r.plan.Packages, Package{
 			Name:         locked.Name,
 			Version:      locked.Version,
@@ -164,23 +164,40 @@ func (r *resolver) packages() {
 			Path:         locked.Path,
 			SHA256:       locked.SHA256,
 			Size:         locked.Size,
-			Files:        w.Files,
-			Reason:       w.Reason,
+			Files:        files,
+			Reason:       reason,
 		})
 	}
+	suites := map[string]bool{}
+	for _, w := range Wanted(r.in.Profile, r.in.Board) {
+		locked := r.in.Lock.PackageOf(w.Suite, w.Name, r.in.Board.Architecture)
+		if locked == nil {
+			r.fail(w.Position, "package %s for %s is not in the lock; add it with: skerry lock --update", w.Name, r.in.Board.Architecture)
+			continue
+		}
+		suites[w.Suite] = true
+		add(locked, w.Files, w.Reason)
+		for _, part := range r.in.Lock.Parts(locked) {
+			add(part, nil, "part of "+locked.Name)
+		}
+	}
+	r.dates(suites)
 	slices.SortFunc(r.plan.Packages, func(a, b Package) int { return strings.Compare(a.Name, b.Name) })
 }
 
 func (r *resolver) kernel() {
 	const prefix = "linux-image-"
 	at := r.in.Board.Kernel.Position
-	if locked := r.in.Lock.Package(r.in.Board.Kernel.Package, r.in.Board.Architecture); locked != nil {
+	if locked := r.in.Lock.PackageOf(r.in.Board.Kernel.Suite, r.in.Board.Kernel.Package, r.in.Board.Architecture); locked != nil {
 		// Debian names a kernel's package after its release.
 		release, ok := strings.CutPrefix(locked.Name, prefix)
 		if !ok {
 			r.fail(at, "package %s is not a kernel: its name does not start with %s", locked.Name, prefix)
 		}
 		r.plan.Kernel = Kernel{Package: locked.Name, Release: release}
+		for _, part := range r.in.Lock.Parts(locked) {
+			r.plan.Kernel.Parts = append(r.plan.Kernel.Parts, part.Name)
+		}
 	}
 	byName := map[string]Option{}
 	for _, name := range slices.Concat(r.in.Profile.KernelConfig, r.in.Board.KernelConfig) {
@@ -190,6 +207,9 @@ func (r *resolver) kernel() {
 			continue
 		}
 		for _, o := range options {
+			if len(o.Architectures) > 0 && !slices.Contains(o.Architectures, r.in.Board.Architecture) {
+				continue
+			}
 			first, again := byName[o.Name]
 			if again && (first.Value != o.Value || first.Stage != o.Stage) {
 				r.errs = append(r.errs, fmt.Errorf("%s: %s=%s in stage %q contradicts %s, which has %s in stage %q", o.Origin, o.Name, o.Value, o.Stage, first.Origin, first.Value, first.Stage))

@@ -18,10 +18,12 @@ type Board struct {
 	Title string `yaml:"title"`
 	// Architecture is the processor, by Debian's name: amd64, arm64 or armhf.
 	Architecture string `yaml:"architecture"`
-	// BootLoader is the kind of boot loader: systemd-boot.
+	// BootLoader is the kind of boot loader: systemd-boot or uboot.
 	BootLoader string `yaml:"bootLoader"`
-	Disk       Disk   `yaml:"disk"`
-	Kernel     Kernel `yaml:"kernel"`
+	// UBoot is what boards with the boot loader uboot need besides, and no other board has.
+	UBoot  *UBoot `yaml:"uboot,omitempty"`
+	Disk   Disk   `yaml:"disk"`
+	Kernel Kernel `yaml:"kernel"`
 	// CommandLine is what the kernel command line has on this board only, such as consoles.
 	CommandLine []string `yaml:"commandLine,omitempty"`
 	// Packages are Debian packages that this board needs beyond the profile's: boot loader, firmware.
@@ -48,7 +50,9 @@ type Kernel struct {
 	// Package is the Debian package of the kernel. A package that only depends on the newest kernel, such as
 	// linux-image-amd64, is followed when the lock is written.
 	Package string `yaml:"package"`
-	Reason  string `yaml:"reason"`
+	// Suite is where the package is from, if not from the release that all others are from: trixie-backports.
+	Suite  string `yaml:"suite,omitempty"`
+	Reason string `yaml:"reason"`
 }
 
 // A Size is a number of bytes, written with a binary unit: 512MiB, 1GiB.
@@ -73,8 +77,20 @@ func (s *Size) UnmarshalText(text []byte) error {
 // Architectures are the processors that boards may have, in Debian's words.
 var Architectures = []string{"amd64", "arm64", "armhf"}
 
-// BootLoaders are the kinds of boot loader that the builder can install.
-var BootLoaders = []string{"systemd-boot"}
+// Kinds of boot loader that the builder can install.
+const (
+	SystemdBoot = "systemd-boot"
+	UBootLoader = "uboot"
+)
+
+// Partition tables.
+const (
+	GPT = "gpt"
+	MBR = "mbr"
+)
+
+// tables are the partition tables that go with each boot loader: UEFI reads a GPT, and the boot ROMs of boards with U-Boot an MBR.
+var tables = map[string]string{SystemdBoot: GPT, UBootLoader: MBR}
 
 // ReadBoard reads the board at file.
 func ReadBoard(file string) (*Board, error) {
@@ -96,8 +112,19 @@ func (b *Board) validate(m *mistakes) error {
 		m.add(m.at("title"), "title is missing: say in a few words what machines these are")
 	}
 	m.oneOf(m.at("architecture"), "architecture", b.Architecture, Architectures)
-	m.oneOf(m.at("bootLoader"), "bootLoader", b.BootLoader, BootLoaders)
-	m.oneOf(m.at("disk", "table"), "disk table", b.Disk.Table, []string{"gpt", "mbr"})
+	m.oneOf(m.at("bootLoader"), "bootLoader", b.BootLoader, []string{SystemdBoot, UBootLoader})
+	m.oneOf(m.at("disk", "table"), "disk table", b.Disk.Table, []string{GPT, MBR})
+	if want, ok := tables[b.BootLoader]; ok && (b.Disk.Table == GPT || b.Disk.Table == MBR) && b.Disk.Table != want {
+		m.add(m.at("disk", "table"), "boot loader %s needs disk table %s, not %s", b.BootLoader, want, b.Disk.Table)
+	}
+	switch {
+	case b.BootLoader == UBootLoader && b.UBoot == nil:
+		m.add(m.at("bootLoader"), "boot loader uboot needs a section uboot: what the boot partition has, and where in memory things go")
+	case b.BootLoader != UBootLoader && b.UBoot != nil:
+		m.add(m.at("uboot"), "section uboot is only for boot loader uboot, not for %s", b.BootLoader)
+	case b.UBoot != nil:
+		b.UBoot.validate(m)
+	}
 	const unit = 1 << 20
 	for _, s := range []struct {
 		name string
@@ -111,6 +138,9 @@ func (b *Board) validate(m *mistakes) error {
 		m.add(b.Kernel.Position, "kernel package %q is not the name of a Debian package", b.Kernel.Package)
 	}
 	m.needs(b.Kernel.Position, "kernel", b.Kernel.Package, b.Kernel.Reason)
+	if b.Kernel.Suite != "" && !suiteName.MatchString(b.Kernel.Suite) {
+		m.add(m.at("kernel", "suite"), "%q is not the name of a suite, such as trixie-backports", b.Kernel.Suite)
+	}
 	for i, a := range b.CommandLine {
 		if a == "" || strings.ContainsAny(a, " \t\n") {
 			m.add(m.at("commandLine", i), "kernel argument %q must be one word; list each argument on its own", a)
@@ -122,6 +152,9 @@ func (b *Board) validate(m *mistakes) error {
 	validatePackages(m, b.Packages)
 	return m.err()
 }
+
+// suiteName is the name of a release and, behind a hyphen, what is added to it.
+var suiteName = regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`)
 
 func (m *mistakes) oneOf(at Position, what, value string, allowed []string) {
 	if !slices.Contains(allowed, value) {

@@ -21,6 +21,8 @@ import (
 // kept under version control; two people with the same lock build the same image.
 type Lock struct {
 	Archive Archive `yaml:"archive"`
+	// Further are the states of other suites that some packages were taken from, sorted by suite.
+	Further []Archive `yaml:"further,omitempty"`
 	// Packages are sorted by name, then architecture.
 	Packages []LockedPackage `yaml:"packages"`
 }
@@ -50,6 +52,10 @@ type LockedPackage struct {
 	Size int64 `yaml:"size"`
 	// For is the package that a board names when that one only depends on this one (linux-image-amd64).
 	For string `yaml:"for,omitempty"`
+	// Suite is where the package is from, if not from the lock's first archive.
+	Suite string `yaml:"suite,omitempty"`
+	// PartOf is the package that consists of this one and others: a kernel whose image and modules are packages of their own.
+	PartOf string `yaml:"partOf,omitempty"`
 }
 
 // Time is the archive's date.
@@ -61,15 +67,32 @@ func (a Archive) Time() (time.Time, error) {
 	return t.UTC(), nil
 }
 
-// Package returns the locked package that answers to name on a Debian architecture, or nil.
+// Package returns the locked package of the lock's first archive that answers to name on a Debian architecture, or nil.
 func (l *Lock) Package(name, architecture string) *LockedPackage {
+	return l.PackageOf("", name, architecture)
+}
+
+// PackageOf returns the locked package of a suite that answers to name on a Debian architecture, or nil. The suite is empty for that
+// of the lock's first archive.
+func (l *Lock) PackageOf(suite, name, architecture string) *LockedPackage {
 	for i := range l.Packages {
 		p := &l.Packages[i]
-		if (p.Name == name || p.For == name) && (p.Architecture == architecture || p.Architecture == "all") {
+		if p.Suite == suite && (p.Name == name || p.For == name) && (p.Architecture == architecture || p.Architecture == "all") {
 			return p
 		}
 	}
 	return nil
+}
+
+// Parts are the other packages that p consists of.
+func (l *Lock) Parts(p *LockedPackage) []*LockedPackage {
+	var parts []*LockedPackage
+	for i := range l.Packages {
+		if q := &l.Packages[i]; q.PartOf == p.Name && q.Suite == p.Suite && q.Architecture == p.Architecture {
+			parts = append(parts, q)
+		}
+	}
+	return parts
 }
 
 // ReadLock reads a lock file.
@@ -90,13 +113,24 @@ func ReadLock(file string) (*Lock, error) {
 }
 
 func (l *Lock) validate(m *mistakes) error {
-	if l.Archive.Suite == "" || len(l.Archive.Components) == 0 {
-		m.add(m.at("archive"), "archive has no suite or no components")
+	suites := map[string]bool{"": true}
+	archive := func(a Archive, path ...any) {
+		if a.Suite == "" || len(a.Components) == 0 {
+			m.add(m.at(path...), "archive has no suite or no components")
+		}
+		if _, err := a.Time(); err != nil {
+			m.add(m.at(append(path, "date")...), "%v", err)
+		}
 	}
-	if _, err := l.Archive.Time(); err != nil {
-		m.add(m.at("archive", "date"), "%v", err)
+	archive(l.Archive, "archive")
+	for i, a := range l.Further {
+		archive(a, "further", i)
+		suites[a.Suite] = true
 	}
 	for _, p := range l.Packages {
+		if !suites[p.Suite] {
+			m.add(p.Position, "package %s is from suite %q, which is not among the lock's archives", p.Name, p.Suite)
+		}
 		if raw, err := hex.DecodeString(p.SHA256); err != nil || len(raw) != 32 || strings.ToLower(p.SHA256) != p.SHA256 {
 			m.add(p.Position, "package %s: sha256 %q is not 64 lower-case hexadecimal digits", p.Name, p.SHA256)
 		}
@@ -114,9 +148,11 @@ func (l *Lock) validate(m *mistakes) error {
 func (l *Lock) Bytes() ([]byte, error) {
 	sorted := *l
 	sorted.Packages = slices.Clone(l.Packages)
+	sorted.Further = slices.Clone(l.Further)
 	slices.SortFunc(sorted.Packages, func(a, b LockedPackage) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Architecture, b.Architecture))
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Architecture, b.Architecture), strings.Compare(a.Suite, b.Suite))
 	})
+	slices.SortFunc(sorted.Further, func(a, b Archive) int { return strings.Compare(a.Suite, b.Suite) })
 	body, err := yaml.Dump(&sorted, yaml.WithIndent(2))
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode lock: %w", err)

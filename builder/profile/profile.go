@@ -39,6 +39,8 @@ type Profile struct {
 	Images []Image `yaml:"images,omitempty"`
 	// KernelConfig lists kernel configuration fragments, relative to the repository.
 	KernelConfig []string `yaml:"kernelConfig,omitempty"`
+	// DeviceTreeOverlays are applied to the device tree of boards that have one, in this order and after the board's own.
+	DeviceTreeOverlays []DeviceTreeOverlay `yaml:"deviceTreeOverlays,omitempty"`
 	// UserData names a #cloud-config file, relative to the repository, that is baked into the image as its default.
 	UserData string `yaml:"userData,omitempty"`
 	// Update is about upgrades of the devices that get the image.
@@ -82,6 +84,8 @@ type Package struct {
 	Files []string `yaml:"files,omitempty"`
 	// Reason says why an image needs it; `skerry explain` shows it.
 	Reason string `yaml:"reason"`
+	// Suite is where it is from, if not from the release that most are from. Only a board's kernel has one.
+	Suite string `yaml:"-"`
 }
 
 // A Program is a command of this repository.
@@ -181,6 +185,7 @@ func (p *Profile) add(q *Profile) {
 	p.Links = append(p.Links, q.Links...)
 	p.Directories = append(p.Directories, q.Directories...)
 	p.Images = append(p.Images, q.Images...)
+	p.DeviceTreeOverlays = append(p.DeviceTreeOverlays, q.DeviceTreeOverlays...)
 	// Two profiles that include the same third one name its folders twice; an overlay or a fragment is used once.
 	p.Overlays = appendNew(p.Overlays, q.Overlays)
 	p.KernelConfig = appendNew(p.KernelConfig, q.KernelConfig)
@@ -276,6 +281,7 @@ func (p *Profile) validate(m *mistakes) error {
 	for _, i := range p.Images {
 		i.validate(m)
 	}
+	validateOverlays(m, p.DeviceTreeOverlays)
 	return m.err()
 }
 

@@ -155,6 +155,8 @@ func (m *mistakes) check(n *yaml.Node, t reflect.Type) {
 		if n.Kind != yaml.ScalarNode {
 			m.add(at, "a single value is expected here, not %s", kindName(n))
 		}
+	case t.Kind() == reflect.Pointer:
+		m.check(n, t.Elem())
 	case t.Kind() == reflect.Struct:
 		m.checkStruct(n, t)
 	case t.Kind() == reflect.Slice:
@@ -208,6 +210,8 @@ func (m *mistakes) checkStruct(n *yaml.Node, t reflect.Type) {
 // place fills in the embedded Positions of a decoded value.
 func (m *mistakes) place(n *yaml.Node, v reflect.Value) {
 	switch v.Kind() {
+	case reflect.Pointer:
+		m.place(n, v.Elem())
 	case reflect.Struct:
 		if f := v.FieldByName("Position"); f.IsValid() && f.Type() == reflect.TypeFor[Position]() {
 			f.Set(reflect.ValueOf(Position{File: m.file, Line: n.Line, Column: n.Column}))

@@ -94,7 +94,7 @@ func build(cmd *cobra.Command, in *inputs, root, output string) (*image.Result, 
 
 // withBuilder fetches the packages of a plan and lets make work with them, alone in the output folder.
 func withBuilder[T any](cmd *cobra.Command, in *inputs, p *plan.Plan, root, output string, make func(*artifact.Builder) (*T, error)) (*T, error) {
-	cache, err := in.cache(time.Unix(p.SourceDate, 0))
+	cache, err := in.cacheFor(p)
 	if err != nil {
 		return nil, err
 	}

@@ -217,13 +217,22 @@ func readFragment(root, name string) ([]plan.Option, error) {
 	return kernelconfig.Parse(name, data)
 }
 
-// cache is the user's cache, with mirrors that fit the lock's date.
-func (in *inputs) cache(locked time.Time) (*fetch.Cache, error) {
+// cacheFor is the user's cache, with mirrors that fit the dates of the plan's packages.
+func (in *inputs) cacheFor(p *plan.Plan) (*fetch.Cache, error) {
+	dates := []time.Time{time.Unix(p.SourceDate, 0)}
+	for _, date := range p.FurtherDates {
+		dates = append(dates, time.Unix(date, 0))
+	}
+	return in.cache(dates...)
+}
+
+// cache is the user's cache, with mirrors that fit these dates.
+func (in *inputs) cache(locked ...time.Time) (*fetch.Cache, error) {
 	dir, err := fetch.DefaultDir()
 	if err != nil {
 		return nil, err
 	}
-	mirrors, err := fetch.Mirrors(in.mirror, os.Getenv, "/etc/apt", locked)
+	mirrors, err := fetch.Mirrors(in.mirror, os.Getenv, "/etc/apt", locked...)
 	if err != nil {
 		return nil, err
 	}

@@ -6,12 +6,12 @@ import (
 	"io"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skerryos/skerry/builder/fetch"
 	"github.com/skerryos/skerry/builder/kernelconfig"
+	"github.com/skerryos/skerry/builder/plan"
 )
 
 // kernelCommand groups what is about the kernel.
@@ -44,17 +44,21 @@ kernel-config that the profile and the board name. It fails with the place of ea
 			if err != nil {
 				return err
 			}
-			cache, err := in.cache(time.Unix(p.SourceDate, 0))
+			cache, err := in.cacheFor(p)
 			if err != nil {
 				return err
 			}
+			packages := []plan.Package{*p.PackageNamed(p.Kernel.Package)}
+			for _, part := range p.Kernel.Parts {
+				packages = append(packages, *p.PackageNamed(part))
+			}
 			stop := showProgress(cmd, cache)
-			deb, err := cache.Package(cmd.Context(), *p.PackageNamed(p.Kernel.Package))
+			debs, err := cache.Packages(cmd.Context(), packages)
 			stop()
 			if err != nil {
 				return err
 			}
-			kernel, err := readKernel(deb, p.Kernel.Release)
+			kernel, err := readKernel(debs, p.Kernel.Release)
 			if err != nil {
 				return err
 			}
@@ -69,10 +73,22 @@ kernel-config that the profile and the board name. It fails with the place of ea
 	return c
 }
 
-// readKernel reads what is to be known of the kernel in a package.
-func readKernel(deb, release string) (kernelconfig.Kernel, error) {
+// readKernel reads what is to be known of the kernel in its packages.
+func readKernel(debs []string, release string) (kernelconfig.Kernel, error) {
 	k := kernelconfig.Kernel{Name: "kernel " + release}
-	err := fetch.WalkDeb(deb, func(h *tar.Header, r io.Reader) error {
+	for _, deb := range debs {
+		if err := readKernelPackage(deb, release, &k); err != nil {
+			return k, err
+		}
+	}
+	if k.Values == nil || k.Builtin == nil || k.Modules == nil {
+		return k, fmt.Errorf("cannot check the kernel: %s lacks config, modules.builtin or modules of %s", strings.Join(debs, ", "), release)
+	}
+	return k, nil
+}
+
+func readKernelPackage(deb, release string, k *kernelconfig.Kernel) error {
+	return fetch.WalkDeb(deb, func(h *tar.Header, r io.Reader) error {
 		read := func(into func([]byte)) error {
 			data, err := io.ReadAll(r)
 			if err != nil {
@@ -82,7 +98,7 @@ func readKernel(deb, release string) (kernelconfig.Kernel, error) {
 			return nil
 		}
 		switch {
-		case h.Name == "boot/config-"+release:
+		case h.Name == "boot/config-"+release, h.Name == "usr/lib/modules/"+release+"/config":
 			return read(k.ReadConfig)
 		case path.Base(h.Name) == "modules.builtin":
 			return read(k.ReadBuiltin)
@@ -91,11 +107,4 @@ func readKernel(deb, release string) (kernelconfig.Kernel, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return k, err
-	}
-	if k.Values == nil || k.Builtin == nil || k.Modules == nil {
-		return k, fmt.Errorf("cannot check the kernel: %s lacks boot/config-%s, modules.builtin or modules", deb, release)
-	}
-	return k, nil
 }

@@ -64,7 +64,7 @@ func wanted(root string) (fetch.Want, error) {
 				return nil, err
 			}
 			for _, w := range plan.Wanted(p, b) {
-				want.Add(b.Architecture, w.Name, w.Position)
+				want.Add(fetch.Source{Suite: w.Suite, Architecture: b.Architecture}, w.Name, w.Position)
 			}
 		}
 	}

@@ -25,8 +25,11 @@ const (
 	lastResort = "a-0 a-1 b-0 b-1"
 	// factoryFolder is the one of slot a on a new disk.
 	factoryFolder = "a-0"
-	startScript   = "start.scr"
+	startScript   = StartScriptName
 )
+
+// StartScriptName is the name of the start script among a slot's files.
+const StartScriptName = "start.scr"
 
 // A Chooser is what the boot script must know of a board: addresses in memory, in bytes. U-Boot clears 16 KiB at State0 when it
 // writes the state.

@@ -76,6 +76,7 @@ func (s *initramfs) modules(ctx context.Context) (err error) {
 	if s.loader, err = machine.NewModuleLoader(); err != nil {
 		return err
 	}
+	s.earlyWatchdog(ctx)
 	events, err := machine.Uevents(ctx)
 	if err != nil {
 		return err
@@ -91,6 +92,44 @@ func (s *initramfs) modules(ctx context.Context) (err error) {
 		return err
 	}
 	return s.loader.LoadAll(strings.Fields(string(list)))
+}
+
+// watchdogModules are drivers of watchdogs that are there from the start, and whose device no bus announces.
+var watchdogModules = []string{"bcm2835_wdt"}
+
+// earlyLimit is how long the watchdog is fed in this stage: longer than any boot takes to find its disk.
+const earlyLimit = 2 * diskTimeout
+
+// earlyWatchdog loads drivers of watchdogs before all others and starts the first watchdog that appears. It goes on running when
+// this stage ends, and the next one has its timeout to take it over.
+func (s *initramfs) earlyWatchdog(ctx context.Context) {
+	for _, name := range watchdogModules {
+		if err := s.loader.Load(name); err != nil {
+			s.moduleFailed(err) // most machines have another one
+		}
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, earlyLimit)
+		defer cancel()
+		w, err := machine.AwaitWatchdog(ctx, watchdogTimeout)
+		if err != nil {
+			return // the next stage says so
+		}
+		s.debugf("watchdog %s resets a machine that hangs for %v", w.Identity, w.Timeout)
+		tick := time.NewTicker(w.Timeout / 4)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if err := w.Feed(); err != nil {
+				s.debugf("%v", err)
+				return
+			}
+		}
+	}()
 }
 
 // moduleFailed is about a driver. Many refuse to load without their device, which is no problem; whether one was missing
@@ -126,7 +165,11 @@ func (s *initramfs) slot(context.Context) (err error) {
 func (s *initramfs) findDisk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
-	s.disk, err = machine.FindDisk(ctx, string(s.cmdline.slot), machine.BootedPartition())
+	booted := s.cmdline.bootPartition
+	if s.cmdline.loader == systemdBoot {
+		booted = machine.BootedPartition()
+	}
+	s.disk, err = machine.FindDisk(ctx, string(s.cmdline.slot), booted)
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type root struct {
 	machineID string
 	hostname  string
 	config    *config.Loaded
+	network   *config.Network
 	services  atomic.Pointer[service.Supervisor] // set by the boot sequence, asked by others
 	journal   *journal.Journal
 	slots     slot.Backend
@@ -312,7 +313,14 @@ func (r *root) configure(context.Context) error {
 	if len(r.config.Problems) > 0 {
 		err = errors.Join(err, r.config.Problems)
 	}
-	return err
+	for _, p := range r.config.Config.Ignored() {
+		r.logf("%v", p)
+	}
+	var nerr error
+	if r.network, nerr = config.ReadNetwork("/"); nerr != nil {
+		nerr = fmt.Errorf("the network is configured by DHCP only, because network-config has mistakes: %w", nerr)
+	}
+	return errors.Join(err, nerr, configureWifi(wifiDir, supplicantProgram, r.network.Wifis))
 }
 
 func trimmed(b []byte) string { return string(bytes.TrimSpace(b)) }

@@ -52,7 +52,7 @@ func newUpgrades(reboot func() error) (*upgrades, error) {
 	if err != nil {
 		return nil, err
 	}
-	updater, err := newUpdater(c, disk, newSlots())
+	updater, err := newUpdater(c, disk, newSlots(c.loader, disk))
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +173,9 @@ func (u *upgrades) Upload(ctx context.Context, body io.Reader, from int, force b
 func (u *upgrades) Write(ctx context.Context, b *bundle.Reader, from int, rest io.Reader, force bool) error {
 	if err := u.notWhileTrying(b.Manifest().Version); err != nil {
 		return err
+	}
+	if err := counts(u.Slots); err != nil {
+		return &api.Refusal{Status: http.StatusPreconditionFailed, Err: fmt.Errorf("bundle refused, nothing was written: %w", err), Hint: "see what the device shows as a problem"}
 	}
 	w, err := u.Begin(b, force)
 	if err != nil {
