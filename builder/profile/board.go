@@ -26,6 +26,8 @@ type Board struct {
 	Kernel Kernel `yaml:"kernel"`
 	// Emulator says how QEMU emulates the board itself; without it, it is run as a virtual machine with UEFI, if it has that.
 	Emulator *Emulator `yaml:"emulator,omitempty"`
+	// ImagerDevices are the models that the image is for, in the words of Raspberry Pi Imager: pi4-64bit.
+	ImagerDevices []string `yaml:"imagerDevices,omitempty"`
 	// CommandLine is what the kernel command line has on this board only, such as consoles.
 	CommandLine []string `yaml:"commandLine,omitempty"`
 	// Packages are Debian packages that this board needs beyond the profile's: boot loader, firmware.
@@ -170,6 +172,11 @@ func (b *Board) validate(m *mistakes) error {
 	if b.Emulator != nil {
 		b.Emulator.validate(m)
 	}
+	for i, d := range b.ImagerDevices {
+		if !imagerDevice.MatchString(d) {
+			m.add(m.at("imagerDevices", i), "%q is not a model in the words of Raspberry Pi Imager, such as pi4-64bit", d)
+		}
+	}
 	for i, a := range b.CommandLine {
 		if a == "" || strings.ContainsAny(a, " \t\n") {
 			m.add(m.at("commandLine", i), "kernel argument %q must be one word; list each argument on its own", a)
@@ -181,6 +188,9 @@ func (b *Board) validate(m *mistakes) error {
 	validatePackages(m, b.Packages)
 	return m.err()
 }
+
+// imagerDevice is a tag of a device in the catalogue of Raspberry Pi Imager.
+var imagerDevice = regexp.MustCompile(`^pi[1-9]-(32|64)bit$`)
 
 // machineName is what QEMU may call a machine, without options.
 var machineName = regexp.MustCompile(`^[a-z0-9-]+$`)
