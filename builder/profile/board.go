@@ -70,11 +70,18 @@ type Emulator struct {
 	DeviceTree string `yaml:"deviceTree"`
 	// Serial is the number of the serial line that is the console, from 0.
 	Serial int `yaml:"serial,omitempty"`
+	// Enable and Disable are nodes of the device tree, by path, in which QEMU differs from the board. Only U-Boot sees the
+	// difference; the kernel gets the device tree of the slot.
+	Enable  []string `yaml:"enable,omitempty"`
+	Disable []string `yaml:"disable,omitempty"`
 }
 
 func (e *Emulator) validate(m *mistakes) {
 	if !machineName.MatchString(e.Machine) || e.Serial < 0 || e.Serial > 8 {
 		m.add(e.Position, "emulator needs a machine, such as raspi3b, and a serial line from 0 to 8")
+	}
+	for _, node := range slices.Concat(e.Enable, e.Disable) {
+		m.absolute(e.Position, node)
 	}
 	for _, name := range []string{e.Loader, e.DeviceTree} {
 		if !bootPath.MatchString(name) {

@@ -13,8 +13,9 @@ import (
 )
 
 // PrepareBoard takes what QEMU loads in the firmware's stead out of an image's boot partition, into folder. Loader and DeviceTree of
-// the board are paths on that partition; those of the result are files.
-func PrepareBoard(b Board, image, folder string) (*Board, error) {
+// the board are paths on that partition; those of the result are files. A loader of 32 bits is packed so that it starts where the
+// firmware would start it. The image stays as it is.
+func PrepareBoard(architecture string, b Board, image, folder string) (*Board, error) {
 	disk, err := file.OpenFromPath(image, true)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the image: %w", err)
@@ -29,10 +30,25 @@ func PrepareBoard(b Board, image, folder string) (*Board, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the boot partition of %s: %w", image, err)
 	}
+	status := map[string]string{}
+	for _, node := range b.Enable {
+		status[node] = "okay"
+	}
+	for _, node := range b.Disable {
+		status[node] = "disabled"
+	}
 	for _, name := range []*string{&b.Loader, &b.DeviceTree} {
 		data, err := fs.ReadFile(files, *name)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read %s of the boot partition of %s: %w", *name, image, err)
+		}
+		switch {
+		case name == &b.Loader && architecture == "arm":
+			data = relocated(data)
+		case name == &b.DeviceTree && len(status) > 0:
+			if data, err = setStatus(data, status); err != nil {
+				return nil, fmt.Errorf("cannot change device tree %s for QEMU: %w", *name, err)
+			}
 		}
 		*name = filepath.Join(folder, filepath.Base(*name))
 		// A file that is there already may be in use by another machine.

@@ -96,6 +96,8 @@ type Board struct {
 	Loader, DeviceTree string
 	// Serial is the number of the serial line that is the console, from 0.
 	Serial int
+	// Enable and Disable are nodes of the device tree, by path, that differ in QEMU from the board: what the loader finds there.
+	Enable, Disable []string
 }
 
 // A Config describes one virtual machine. [Config.Command] turns it into QEMU's command line.

@@ -236,8 +236,9 @@ func (o *runOptions) materialize(c *vm.Config, board *profile.Board, folder stri
 	}()
 	switch {
 	case c.Board != nil:
-		from := vm.Board{Machine: c.Board.Machine, Serial: c.Board.Serial, Loader: board.Emulator.Loader, DeviceTree: board.Emulator.DeviceTree}
-		if c.Board, err = vm.PrepareBoard(from, o.image(board), folder); err != nil {
+		e := board.Emulator
+		from := vm.Board{Machine: e.Machine, Serial: e.Serial, Loader: e.Loader, DeviceTree: e.DeviceTree, Enable: e.Enable, Disable: e.Disable}
+		if c.Board, err = vm.PrepareBoard(c.Architecture, from, o.image(board), folder); err != nil {
 			return nil, err
 		}
 		size = vm.CardBytes(size)
