@@ -177,7 +177,7 @@ func commands() map[string]command {
 			return true, nil
 		}},
 		"booti": {4, (*board).start}, "bootz": {4, (*board).start},
-		"fdt": {3, nothing}, "sleep": {2, nothing},
+		"fdt": {3, nothing}, "sleep": {2, nothing}, "part": {5, (*board).part},
 		"reset": {1, func(*board, []string) (bool, error) { return false, errReset }},
 	}
 }
@@ -297,6 +297,17 @@ func (b *board) load(a []string) (bool, error) {
 }
 
 // start is booti and bootz: kernel, initramfs with its size, device tree. All were loaded in this boot, or it is an error.
+// bootPartition is what U-Boot calls the boot partition: signature of the disk, number of the partition.
+const bootPartition = "0badcafe-01"
+
+func (b *board) part(a []string) (bool, error) {
+	if a[1] != "uuid" || a[2] != b.variables["devtype"] || a[3] != b.variables["devnum"]+":1" {
+		return false, fmt.Errorf("cannot run %q", a)
+	}
+	b.variables[a[4]] = bootPartition
+	return true, nil
+}
+
 func (b *board) start(a []string) (bool, error) {
 	initramfs, size, _ := strings.Cut(a[2], ":")
 	k, i, d := b.memory[hexadecimal(a[1])], b.memory[hexadecimal(initramfs)], b.memory[hexadecimal(a[3])]

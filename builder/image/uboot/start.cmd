@@ -5,7 +5,11 @@ if test "${fdtfile}" = "{{.Board}}"; then
   setenv dtb {{.File}}
 fi
 {{- end}}
-setenv bootargs "{{.Arguments}} skerry.slot=${slot}"
+setenv where "skerry.slot=${slot}"
+if part uuid ${devtype} ${devnum}:1 bootpart; then
+  setenv where "${where} skerry.bootpart=${bootpart}"
+fi
+setenv bootargs "{{.Arguments}} ${where}"
 {{- if .Unpacked}}
 setenv kernel_comp_addr_r {{hex .Unpacked}}
 setenv kernel_comp_size {{hex .UnpackedSize}}

@@ -6,7 +6,11 @@ fi
 if test "${fdtfile}" = "broadcom/bcm2837-rpi-3-b.dtb"; then
   setenv dtb board.dtb
 fi
-setenv bootargs "console=ttyS1,115200 panic=10 skerry.slot=${slot}"
+setenv where "skerry.slot=${slot}"
+if part uuid ${devtype} ${devnum}:1 bootpart; then
+  setenv where "${where} skerry.bootpart=${bootpart}"
+fi
+setenv bootargs "console=ttyS1,115200 panic=10 ${where}"
 if test "${dtb}" = none; then
   echo "Skerry: this version has no device tree for ${fdtfile}"
 else
