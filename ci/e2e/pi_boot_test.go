@@ -37,7 +37,8 @@ fi
 `
 
 // TestPiBootModel holds the model of the boot script, on which the enumeration of power cuts stands, against the real script in the
-// real U-Boot: in some of the states that a card can be in both must start the same slot and leave the same state.
+// real U-Boot: in some of the states that a card can be in both must start the same slot and leave the same state. A card that cannot be
+// written to is not among them: QEMU's says that it has written, whatever becomes of it.
 func TestPiBootModel(t *testing.T) {
 	p := newPi(t)
 	var script []byte
@@ -61,7 +62,6 @@ func TestPiBootModel(t *testing.T) {
 		{"kernel missing", "good a, install b, lose b-0/kernel"},
 		{"start script damaged", "good a, install b, damage b-0/start.scr"},
 		{"start script cut off", "good a, install b, cut b-0/start.scr"},
-		{"write-protected", "good a, install b, protect"},
 	} {
 		t.Run(state.name, func(t *testing.T) {
 			model := slottest.NewUBootWith("image of slot a ", 3, string(start))
@@ -73,7 +73,6 @@ func TestPiBootModel(t *testing.T) {
 			wanted, err := model.Boot()
 			must(t, err)
 
-			p.protect = model.Sectors.WriteFails
 			p.on()
 			defer p.off()
 			groups, _ := p.wait(t, 0, `^model: slot ([ab]) is started`, piStarts)
@@ -125,8 +124,6 @@ func piCall(m *slottest.UBoot, call string) error {
 		return replace(func(b []byte) []byte { b[len(b)-10]++; return b })
 	case "cut":
 		return replace(func(b []byte) []byte { return b[:80] })
-	case "protect":
-		m.Sectors.WriteFails = true
 	default:
 		return fmt.Errorf("no call %q", call)
 	}
