@@ -31,7 +31,8 @@ const (
 
 // modelStart is the start script of the model's slots: it loads what the model says that it loads, says so, and waits for the power to go.
 const modelStart = `if load ${devtype} ${devnum}:1 0x200000 /${folder}/kernel && load ${devtype} ${devnum}:1 0x300000 /${folder}/board.dtb && load ${devtype} ${devnum}:1 0x400000 /${folder}/initramfs; then
-  echo "model: slot ${slot} is started"
+  part uuid ${devtype} ${devnum}:1 bootpart
+  echo "model: slot ${slot} is started, partition ${bootpart}"
   sleep 1000
 fi
 `
@@ -75,7 +76,7 @@ func TestPiBootModel(t *testing.T) {
 
 			p.on()
 			defer p.off()
-			groups, _ := p.wait(t, 0, `^model: slot ([ab]) is started`, piStarts)
+			groups, _ := p.wait(t, 0, `^model: slot ([ab]) is started, partition 1234abcd-01`, piStarts)
 			p.off()
 			if got := "image of slot " + groups[1] + " "; got != string(wanted) {
 				t.Errorf("in %s it starts %q, the model %q", was, got, wanted)
@@ -160,6 +161,7 @@ func writeModel(t *testing.T, p *pi, m *slottest.UBoot, script []byte) {
 	// A master boot record with one partition, as partitioning programs write it.
 	mbr := make([]byte, 512)
 	copy(mbr[446:], []byte{0x80, 0xfe, 0xff, 0xff, 0x0c, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0, boot >> 9 >> 16, 0})
+	copy(mbr[440:], []byte{0xcd, 0xab, 0x34, 0x12}) // its signature
 	mbr[510], mbr[511] = 0x55, 0xaa
 	_, err = f.WriteAt(mbr, 0)
 	must(t, err)
