@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -99,12 +100,18 @@ SHA256: 5555555555555555555555555555555555555555555555555555555555555555
 // newArchive is a mirror with one suite, by path. Its lists are there by hash only, if byHash.
 func newArchive(t *testing.T, key *openpgp.Entity, byHash bool, extra string) map[string][]byte {
 	t.Helper()
+	return newSuite(t, key, "trixie", amd64Packages, byHash, extra)
+}
+
+// newSuite is a mirror with a suite that has these packages.
+func newSuite(t *testing.T, key *openpgp.Entity, suite, packages string, byHash bool, extra string) map[string][]byte {
+	t.Helper()
 	var list bytes.Buffer
 	w, err := fetchtest.Compress(&list, "xz")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(w, amd64Packages); err != nil {
+	if _, err := io.WriteString(w, packages); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
@@ -112,13 +119,13 @@ func newArchive(t *testing.T, key *openpgp.Entity, byHash bool, extra string) ma
 	}
 	sum := sha256.Sum256(list.Bytes())
 	digest := hex.EncodeToString(sum[:])
-	release := fmt.Sprintf("Origin: Test\nCodename: trixie\nDate: Wed, 25 Nov 2026 10:00:00 UTC\n%sMD5Sum:\n 00000000000000000000000000000000 1 main/binary-amd64/Packages.xz\nSHA256:\n %s %d main/binary-amd64/Packages.xz\n", extra, digest, list.Len())
-	at := "/dists/trixie/main/binary-amd64/Packages.xz"
+	release := fmt.Sprintf("Origin: Test\nCodename: %s\nDate: Wed, 25 Nov 2026 10:00:00 UTC\n%sMD5Sum:\n 00000000000000000000000000000000 1 main/binary-amd64/Packages.xz\nSHA256:\n %s %d main/binary-amd64/Packages.xz\n", suite, extra, digest, list.Len())
+	at := "/dists/" + suite + "/main/binary-amd64/Packages.xz"
 	if byHash {
 		release = "Acquire-By-Hash: yes\n" + release
-		at = "/dists/trixie/main/binary-amd64/by-hash/SHA256/" + digest
+		at = "/dists/" + suite + "/main/binary-amd64/by-hash/SHA256/" + digest
 	}
-	return map[string][]byte{"/dists/trixie/InRelease": sign(t, release, key), at: list.Bytes()}
+	return map[string][]byte{"/dists/" + suite + "/InRelease": sign(t, release, key), at: list.Bytes()}
 }
 
 // serve serves files by path.
@@ -177,6 +184,83 @@ packages:
 		if string(got) != want {
 			t.Errorf("by hash %v: got:\n%s\nwant:\n%s", byHash, got, want)
 		}
+	}
+}
+
+// backports has the newest kernel in three packages.
+const backports = `Package: linux-image-amd64
+Version: 7.3-1
+Architecture: amd64
+Depends: linux-base-amd64 (= 7.3-1), linux-image-7.3-amd64 (= 7.3-1), linux-modules-amd64 (= 7.3-1)
+Filename: pool/a.deb
+Size: 1
+SHA256: 6666666666666666666666666666666666666666666666666666666666666666
+
+Package: linux-image-7.3-amd64
+Version: 7.3-1
+Architecture: amd64
+Depends: dracut | initramfs-tools, linux-binary-7.3-amd64 (= 7.3-1), linux-modules-7.3-amd64 (= 7.3-1)
+Filename: pool/b.deb
+Size: 2
+SHA256: 7777777777777777777777777777777777777777777777777777777777777777
+
+Package: linux-binary-7.3-amd64
+Version: 7.3-1
+Architecture: amd64
+Filename: pool/c.deb
+Size: 3
+SHA256: 8888888888888888888888888888888888888888888888888888888888888888
+
+Package: linux-modules-7.3-amd64
+Version: 7.3-1
+Architecture: amd64
+Filename: pool/d.deb
+Size: 4
+SHA256: 9999999999999999999999999999999999999999999999999999999999999999
+`
+
+// A kernel may be wanted of another suite, too, where it consists of several packages.
+func TestLockOfTwoSuites(t *testing.T) {
+	key := newKey(t, "archive")
+	first, second := Source{Architecture: "amd64"}, Source{"trixie-backports", "amd64"}
+	want := Want{}
+	want.Add(first, "linux-image-amd64", profile.Position{})
+	want.Add(second, "linux-image-amd64", profile.Position{})
+	files := newArchive(t, key, false, "")
+	maps.Copy(files, newSuite(t, key, "trixie-backports", backports, true, ""))
+	cache := &Cache{Dir: t.TempDir(), Mirrors: []Mirror{serve(t, files)}}
+	suite := Suite{Name: "trixie", Components: []string{"main"}, Keys: openpgp.EntityList{key}, Now: now}
+	lock, err := cache.Lock(t.Context(), suite, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lock.Archive.Suite != "trixie" || len(lock.Further) != 1 || lock.Further[0].Suite != "trixie-backports" {
+		t.Errorf("archives are %+v and %+v", lock.Archive, lock.Further)
+	}
+	old, newest := lock.PackageOf("", "linux-image-amd64", "amd64"), lock.PackageOf("trixie-backports", "linux-image-amd64", "amd64")
+	if old == nil || newest == nil || old.Version != "6.12.117-1" || newest.Name != "linux-image-7.3-amd64" {
+		t.Fatalf("the kernels are %+v and %+v", old, newest)
+	}
+	var parts []string
+	for _, p := range lock.Parts(newest) {
+		parts = append(parts, p.Suite+" "+p.Name)
+	}
+	if got := strings.Join(parts, ", "); got != "trixie-backports linux-binary-7.3-amd64, trixie-backports linux-modules-7.3-amd64" || len(lock.Parts(old)) > 0 {
+		t.Errorf("the parts are %s, and of the other kernel %v", got, lock.Parts(old))
+	}
+	if err := CheckLock(lock, want); err != nil {
+		t.Error(err)
+	}
+	if lines := Changes(&profile.Lock{}, lock); len(lines) != 2 {
+		t.Errorf("changes are told as %q", lines)
+	}
+	delete(want, second)
+	if err := CheckLock(lock, want); err == nil || !strings.Contains(err.Error(), "no profile or board wants package linux-modules-7.3-amd64") {
+		t.Errorf("what nobody wants any more is not found: %v", err)
+	}
+	want.Add(second, "hello", profile.Position{})
+	if _, err := cache.Lock(t.Context(), suite, want); err == nil || !strings.Contains(err.Error(), "no package hello for amd64 in trixie-backports") {
+		t.Errorf("a package of the first suite was taken for one of the second: %v", err)
 	}
 }
 
@@ -309,7 +393,7 @@ func TestCheckLockAndChanges(t *testing.T) {
 
 	w := Want{}
 	for _, name := range []string{"a", "new", "linux-image-amd64", "same"} {
-		w.Add("amd64", name, profile.Position{File: "p.yaml", Line: 1, Column: 1})
+		w.Add(Source{Architecture: "amd64"}, name, profile.Position{File: "p.yaml", Line: 1, Column: 1})
 	}
 	if err := CheckLock(to, w); err != nil {
 		t.Errorf("complete lock: %v", err)

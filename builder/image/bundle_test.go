@@ -18,7 +18,12 @@ import (
 // newBundleBuild is a build with a key that its image trusts.
 func newBundleBuild(t *testing.T) (*build, *keys.Signer, bundle.PublicKey) {
 	t.Helper()
-	b := newBuild(t)
+	return withKey(t, newBuild(t))
+}
+
+// withKey gives a build a key that its image trusts.
+func withKey(t *testing.T, b *build) (*build, *keys.Signer, bundle.PublicKey) {
+	t.Helper()
 	k, err := keys.Store{Dir: t.TempDir()}.New("fleet", "")
 	if err != nil {
 		t.Fatal(err)

@@ -31,10 +31,25 @@ type build struct {
 	out     string
 }
 
-func newBuild(t *testing.T) *build {
+func newBuild(t *testing.T) *build { return newBuildOf(t, artifacttest.Plan) }
+
+// plans are one for each boot loader.
+var plans = []struct {
+	loader string
+	of     func(testing.TB, *artifacttest.Packages) *plan.Plan
+}{{"systemd-boot", artifacttest.Plan}, {"uboot", artifacttest.UBootPlan}}
+
+// eachLoader runs a test for each boot loader.
+func eachLoader(t *testing.T, test func(t *testing.T, newBuild func() *build)) {
+	for _, p := range plans {
+		t.Run(p.loader, func(t *testing.T) { test(t, func() *build { return newBuildOf(t, p.of) }) })
+	}
+}
+
+func newBuildOf(t *testing.T, of func(testing.TB, *artifacttest.Packages) *plan.Plan) *build {
 	t.Helper()
 	packages := &artifacttest.Packages{Dir: t.TempDir()}
-	b := &build{plan: artifacttest.Plan(t, packages), out: filepath.Join(t.TempDir(), "out")}
+	b := &build{plan: of(t, packages), out: filepath.Join(t.TempDir(), "out")}
 	store, err := artifact.OpenStore(filepath.Join(b.out, "cache"))
 	if err != nil {
 		t.Fatal(err)
@@ -67,9 +82,13 @@ func read(t *testing.T, name string) []byte {
 }
 
 func TestBuildTwiceInOtherFoldersAtOtherTimes(t *testing.T) {
-	first := newBuild(t)
+	eachLoader(t, buildTwice)
+}
+
+func buildTwice(t *testing.T, newBuild func() *build) {
+	first := newBuild()
 	a := first.run(t)
-	second := newBuild(t)
+	second := newBuild()
 	old := time.Unix(1000000, 0)
 	err := filepath.WalkDir(second.builder.Source, func(name string, _ os.DirEntry, err error) error {
 		if err != nil {
@@ -205,7 +224,11 @@ func readManifest(t *testing.T, r *Result) Manifest {
 }
 
 func TestSecondBuildDoesNothingUntilSomethingChanged(t *testing.T) {
-	b := newBuild(t)
+	eachLoader(t, secondBuild)
+}
+
+func secondBuild(t *testing.T, newBuild func() *build) {
+	b := newBuild()
 	first := b.run(t)
 	if first.Unchanged {
 		t.Error("the first build says that nothing has changed")

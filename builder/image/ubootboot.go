@@ -25,8 +25,7 @@ const (
 	slotInitramfs = "initramfs"
 )
 
-// configFile is where the firmware of a Raspberry Pi reads its configuration
-// (https://www.raspberrypi.com/documentation/computers/config_txt.html).
+// configFile is where the firmware of a Raspberry Pi reads its configuration.
 const configFile = "config.txt"
 
 // stateStep is between the two copies of the state in memory, and between them and the start script.

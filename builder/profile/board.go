@@ -24,6 +24,10 @@ type Board struct {
 	UBoot  *UBoot `yaml:"uboot,omitempty"`
 	Disk   Disk   `yaml:"disk"`
 	Kernel Kernel `yaml:"kernel"`
+	// Emulator says how QEMU emulates the board itself; without it, it is run as a virtual machine with UEFI, if it has that.
+	Emulator *Emulator `yaml:"emulator,omitempty"`
+	// ImagerDevices are the models that the image is for, in the words of Raspberry Pi Imager: pi4-64bit.
+	ImagerDevices []string `yaml:"imagerDevices,omitempty"`
 	// CommandLine is what the kernel command line has on this board only, such as consoles.
 	CommandLine []string `yaml:"commandLine,omitempty"`
 	// Packages are Debian packages that this board needs beyond the profile's: boot loader, firmware.
@@ -53,6 +57,37 @@ type Kernel struct {
 	// Suite is where the package is from, if not from the release that all others are from: trixie-backports.
 	Suite  string `yaml:"suite,omitempty"`
 	Reason string `yaml:"reason"`
+}
+
+// An Emulator is how QEMU emulates a board. Of the firmware's work only the last step is done: what the firmware loads from the boot
+// partition is given to QEMU.
+type Emulator struct {
+	Position `yaml:"-"`
+	// Machine is QEMU's name of the board.
+	Machine string `yaml:"machine"`
+	// Loader and DeviceTree are paths on the boot partition.
+	Loader     string `yaml:"loader"`
+	DeviceTree string `yaml:"deviceTree"`
+	// Serial is the number of the serial line that is the console, from 0.
+	Serial int `yaml:"serial,omitempty"`
+	// Enable and Disable are nodes of the device tree, by path, in which QEMU differs from the board. Only U-Boot sees the
+	// difference; the kernel gets the device tree of the slot.
+	Enable  []string `yaml:"enable,omitempty"`
+	Disable []string `yaml:"disable,omitempty"`
+}
+
+func (e *Emulator) validate(m *mistakes) {
+	if !machineName.MatchString(e.Machine) || e.Serial < 0 || e.Serial > 8 {
+		m.add(e.Position, "emulator needs a machine, such as raspi3b, and a serial line from 0 to 8")
+	}
+	for _, node := range slices.Concat(e.Enable, e.Disable) {
+		m.absolute(e.Position, node)
+	}
+	for _, name := range []string{e.Loader, e.DeviceTree} {
+		if !bootPath.MatchString(name) {
+			m.add(e.Position, "%q is not a path on the boot partition, such as u-boot.bin", name)
+		}
+	}
 }
 
 // A Size is a number of bytes, written with a binary unit: 512MiB, 1GiB.
@@ -141,6 +176,14 @@ func (b *Board) validate(m *mistakes) error {
 	if b.Kernel.Suite != "" && !suiteName.MatchString(b.Kernel.Suite) {
 		m.add(m.at("kernel", "suite"), "%q is not the name of a suite, such as trixie-backports", b.Kernel.Suite)
 	}
+	if b.Emulator != nil {
+		b.Emulator.validate(m)
+	}
+	for i, d := range b.ImagerDevices {
+		if !imagerDevice.MatchString(d) {
+			m.add(m.at("imagerDevices", i), "%q is not a model in the words of Raspberry Pi Imager, such as pi4-64bit", d)
+		}
+	}
 	for i, a := range b.CommandLine {
 		if a == "" || strings.ContainsAny(a, " \t\n") {
 			m.add(m.at("commandLine", i), "kernel argument %q must be one word; list each argument on its own", a)
@@ -152,6 +195,12 @@ func (b *Board) validate(m *mistakes) error {
 	validatePackages(m, b.Packages)
 	return m.err()
 }
+
+// imagerDevice is a tag of a device in the catalogue of Raspberry Pi Imager.
+var imagerDevice = regexp.MustCompile(`^pi[1-9]-(32|64)bit$`)
+
+// machineName is what QEMU may call a machine, without options.
+var machineName = regexp.MustCompile(`^[a-z0-9-]+$`)
 
 // suiteName is the name of a release and, behind a hyphen, what is added to it.
 var suiteName = regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`)

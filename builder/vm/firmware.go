@@ -125,5 +125,6 @@ func installHint() string {
 	if runtime.GOOS == "darwin" {
 		return "install QEMU, which brings the firmware along: brew install qemu"
 	}
-	return "install QEMU and OVMF: apt install qemu-system-x86 ovmf (Debian, Ubuntu), dnf install qemu-system-x86-core edk2-ovmf (Fedora)"
+	return "install QEMU and its firmware: apt install qemu-system-x86 ovmf, for ARM qemu-system-arm qemu-efi-aarch64 (Debian, Ubuntu); " +
+		"dnf install qemu-system-x86-core edk2-ovmf, for ARM qemu-system-aarch64-core edk2-aarch64 (Fedora)"
 }

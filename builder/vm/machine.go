@@ -25,6 +25,8 @@ type machine struct {
 	emulated, native string
 	// console is the serial line in the words of the guest's kernel.
 	console string
+	// screen are the arguments for a screen, which nobody looks at unless for a screenshot.
+	screen []string
 	// extra are further arguments, each with the reason beside it.
 	extra []string
 }
@@ -39,10 +41,37 @@ var machines = map[string]machine{
 		emulated:        "max",
 		native:          "host",
 		console:         "ttyS0",
+		screen:          []string{"-vga", "std"},
 		// q35 has the chip set's own watchdog, wired so that it does nothing; let it reset the machine, as on a board.
 		extra: []string{"-global", "ICH9-LPC.noreboot=off"},
 	},
+	"arm64": {
+		program:         "qemu-system-aarch64",
+		qemuArch:        "aarch64",
+		typ:             "virt",
+		firmwareMachine: "virt-*",
+		// Software emulation of later processors spends most of its time on signing pointers.
+		emulated: "cortex-a72",
+		native:   "host",
+		console:  "ttyAMA0",
+		screen:   []string{"-device", "virtio-gpu-pci"},
+		// The machine has no watchdog of its own.
+		extra: []string{"-device", "i6300esb"},
+	},
+	"arm": {
+		program:         "qemu-system-arm",
+		qemuArch:        "arm",
+		typ:             "virt,highmem=off", // devices within reach of a kernel without LPAE
+		firmwareMachine: "virt-*",
+		emulated:        "cortex-a15",
+		native:          "host",
+		console:         "ttyAMA0",
+		screen:          []string{"-device", "virtio-gpu-pci"},
+	},
 }
+
+// SerialLine is what an architecture's virtual machine calls its serial line.
+func SerialLine(architecture string) string { return machines[architecture].console }
 
 // A Forward makes a TCP port of the guest reachable on the workstation's loopback address. The other way round needs none: services
 // of that address are at [Host] for the guest.
@@ -56,6 +85,19 @@ type Kernel struct {
 	// Image and Initrd are files; Initrd may be empty.
 	Image, Initrd string
 	CommandLine   string
+}
+
+// A Board is a real board that QEMU emulates, with its processors and its memory. Of its firmware QEMU has only the end: it loads what
+// the firmware would load from the card.
+type Board struct {
+	// Machine is the argument of -machine.
+	Machine string
+	// Loader and DeviceTree are files.
+	Loader, DeviceTree string
+	// Serial is the number of the serial line that is the console, from 0.
+	Serial int
+	// Enable and Disable are nodes of the device tree, by path, that differ in QEMU from the board: what the loader finds there.
+	Enable, Disable []string
 }
 
 // A Config describes one virtual machine. [Config.Command] turns it into QEMU's command line.
@@ -76,6 +118,8 @@ type Config struct {
 	Firmware Firmware
 	// Kernel, if set, is booted directly.
 	Kernel *Kernel
+	// Board, if set, is emulated instead of the architecture's usual machine.
+	Board *Board
 	// Arguments are added to the kernel's command line.
 	Arguments []string
 	Forwards  []Forward
@@ -99,6 +143,9 @@ func (c Config) Command() ([]string, error) {
 	if program == "" {
 		program = m.program
 	}
+	if c.Board != nil {
+		return c.boardCommand(program), nil
+	}
 	cpu := m.emulated
 	if c.Accelerator.native() {
 		cpu = m.native
@@ -107,9 +154,9 @@ func (c Config) Command() ([]string, error) {
 		"-name", "skerry", "-nodefaults", "-no-user-config",
 		"-machine", m.typ, "-accel", string(c.Accelerator), "-cpu", cpu,
 		"-smp", strconv.Itoa(c.CPUs), "-m", strconv.Itoa(c.MemoryMiB),
-		"-display", "none", "-vga", "std",
+		"-display", "none",
 	}
-	args = append(args, m.extra...)
+	args = append(append(args, m.screen...), m.extra...)
 	// The serial line is QEMU's own standard input and output: no byte is lost before somebody connects.
 	args = append(args, "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	if c.Kernel != nil {
@@ -118,24 +165,16 @@ func (c Config) Command() ([]string, error) {
 		args = append(args, c.firmwareBoot()...)
 	}
 	if c.Disk != "" {
-		cache := "writeback"
-		if c.Volatile {
-			cache = "unsafe"
-		}
 		args = append(args,
-			"-drive", "if=none,id=disk,format=raw,discard=unmap,detect-zeroes=unmap,cache="+cache+",file="+escape(c.Disk),
+			"-drive", "if=none,id=disk,format=raw,discard=unmap,detect-zeroes=unmap,cache="+c.cache()+",file="+escape(c.Disk),
 			"-device", "virtio-blk-pci,drive=disk"+c.bootIndex())
-	}
-	user := []string{"user", "id=net"}
-	for _, f := range c.Forwards {
-		user = append(user, fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest))
 	}
 	if c.USB {
 		args = append(args, "-device", "qemu-xhci,id=usb")
 	}
 	args = append(args,
 		// No option ROM: the firmware has its own driver, and a network boot would only delay the one from disk.
-		"-netdev", strings.Join(user, ","), "-device", "virtio-net-pci,netdev=net,romfile=",
+		"-netdev", c.network(), "-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-rng-pci")
 	if c.Sockets != "" {
 		args = append(args,
@@ -145,6 +184,41 @@ func (c Config) Command() ([]string, error) {
 			"-device", "virtserialport,id=device,chardev=device,name="+v1.HostPort)
 	}
 	return args, nil
+}
+
+// boardCommand is the command line for a real board. It has no virtio, so no port of the device API; its network is on USB.
+func (c Config) boardCommand(program string) []string {
+	args := []string{program,
+		"-name", "skerry", "-nodefaults", "-no-user-config",
+		"-machine", c.Board.Machine, "-accel", string(c.Accelerator), "-display", "none",
+		"-chardev", "stdio,id=console,signal=off",
+	}
+	for range c.Board.Serial {
+		args = append(args, "-serial", "null")
+	}
+	args = append(args, "-serial", "chardev:console",
+		"-kernel", c.Board.Loader, "-dtb", c.Board.DeviceTree,
+		"-drive", "if=sd,format=raw,cache="+c.cache()+",file="+escape(c.Disk),
+		"-netdev", c.network(), "-device", "usb-net,netdev=net")
+	if c.Sockets != "" {
+		args = append(args, "-qmp", "unix:"+escape(c.monitorSocket())+",server=on,wait=off")
+	}
+	return args
+}
+
+func (c Config) cache() string {
+	if c.Volatile {
+		return "unsafe"
+	}
+	return "writeback"
+}
+
+func (c Config) network() string {
+	user := []string{"user", "id=net"}
+	for _, f := range c.Forwards {
+		user = append(user, fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest))
+	}
+	return strings.Join(user, ",")
 }
 
 // bootIndex makes the firmware try the disk first. A kernel that is started directly has the first place itself.

@@ -31,6 +31,17 @@ func TestCommandLines(t *testing.T) {
 			Architecture: "amd64", Accelerator: TCG, MemoryMiB: 512, CPUs: 2, Disk: "/run/disk.img",
 			Kernel: &Kernel{Image: "/k/linux", Initrd: "/k/initrd", CommandLine: "console=ttyS0 panic=10"}, Arguments: []string{"skerry.loglevel=debug"},
 		}},
+		{"arm64", Config{
+			Architecture: "arm64", Accelerator: TCG, MemoryMiB: 2048, CPUs: 2, Firmware: firmware, Disk: "/run/disk.img", Sockets: "/tmp/s",
+		}},
+		{"arm-direct", Config{
+			Architecture: "arm", Accelerator: TCG, MemoryMiB: 1024, CPUs: 2, Disk: "/run/disk.img", Volatile: true,
+			Kernel: &Kernel{Image: "/k/linux", Initrd: "/k/initrd", CommandLine: "console=ttyAMA0"},
+		}},
+		{"board", Config{
+			Architecture: "arm64", Accelerator: TCG, MemoryMiB: 2048, CPUs: 2, Disk: "/run/a,b.img", Volatile: true, Sockets: "/tmp/s",
+			Board: &Board{Machine: "raspi3b", Loader: "/run/u-boot.bin", DeviceTree: "/run/board.dtb", Serial: 1}, Forwards: []Forward{{6443, 6443}},
+		}},
 		{"bare-kernel", Config{
 			Architecture: "amd64", Accelerator: HVF, MemoryMiB: 256, CPUs: 2, Kernel: &Kernel{Image: "/k/linux"},
 		}},

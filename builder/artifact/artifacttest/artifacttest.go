@@ -203,6 +203,7 @@ func Repository(t testing.TB) string {
 		"initd/cmd/init/main.go":  "package main\n\nimport \"github.com/skerryos/skerry/initd/version\"\n\nfunc main() { println(\"init\", version.Version) }\n",
 		"initd/cmd/pause/main.go": "package main\n\nfunc main() { println(\"pause\") }\n",
 		"overlay/etc/motd":        "hello\n",
+		"overlay-files/fan.dtbo":  "overlay of the repository",
 	} {
 		file := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

@@ -20,6 +20,7 @@ func root() *cobra.Command {
 	c.AddCommand(
 		buildCommand(),
 		bundleCommand(),
+		releaseCommand(),
 		keysCommand(),
 		contextCommand(),
 		nodeCommand(),

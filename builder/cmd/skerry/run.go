@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,7 +37,8 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Boot the image of a board in a virtual machine",
 		Long: `Run boots the image that "skerry build" made in QEMU, from its disk and through UEFI as a real machine does, and connects
-the terminal to its serial console. The Kubernetes API server and the device API are forwarded to ports of this host's loopback
+the terminal to its serial console. A board with U-Boot is emulated itself, if QEMU can do that: with its own processors, memory and
+card reader, from U-Boot on. The Kubernetes API server and the device API are forwarded to ports of this host's loopback
 address; once there is a cluster, its administrator's kubeconfig is written to run/kubeconfig in the output folder.
 
 The machine gets a disk of its own, which is thrown away with it; with --keep it is run/disk.img, which the next run with
@@ -51,6 +53,7 @@ Keys in the terminal, each after Ctrl-A:
 		Example: `  skerry run
   skerry run --keep --disk-size 16GiB --memory 4GiB
   skerry run --dry-run
+  skerry run --board rpi-arm64
   kubectl --kubeconfig out/run/kubeconfig get nodes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -101,7 +104,7 @@ func run(cmd *cobra.Command, root string, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	if config.Accelerator == "" {
+	if config.Accelerator == "" && config.Board == nil {
 		kernel := filepath.Join(o.output, "boot", "vmlinuz")
 		accelerator, why := vm.FindAccelerator(ctx, config.Architecture, kernel)
 		config.Accelerator = accelerator
@@ -165,12 +168,37 @@ func (o *runOptions) machine(board *profile.Board, folder string) (vm.Config, er
 		return c, err
 	}
 	if o.direct {
-		c.Kernel, err = vm.ReadKernel(filepath.Join(o.output, "boot"))
-		return c, err
+		if c.Kernel, err = vm.ReadKernel(filepath.Join(o.output, "boot")); err != nil {
+			return c, err
+		}
+		if console := "console=" + vm.SerialLine(c.Architecture); !strings.Contains(c.Kernel.CommandLine, console) {
+			c.Arguments = append([]string{console}, c.Arguments...) // the board itself has another
+		}
+		return c, nil
+	}
+	if board.BootLoader == profile.UBootLoader {
+		return c, o.emulate(&c, board, folder)
 	}
 	c.Firmware, err = vm.FindFirmware(c.Architecture)
 	c.Firmware.Variables = filepath.Join(folder, "firmware-variables.fd")
 	return c, err
+}
+
+// emulate makes the machine the board itself, as QEMU emulates it. The files that it is to load are named, not made.
+func (o *runOptions) emulate(c *vm.Config, board *profile.Board, folder string) error {
+	e := board.Emulator
+	if e == nil {
+		return fmt.Errorf("cannot run board %s: QEMU does not emulate it; its kernel and root file system run in a virtual machine with --direct", board.Name)
+	}
+	if len(o.append) > 0 {
+		return fmt.Errorf("cannot run board %s with --append: its boot loader takes the kernel's command line from the image; use --direct", board.Name)
+	}
+	c.Accelerator = vm.TCG // the board's own processor is emulated
+	c.Board = &vm.Board{
+		Machine: e.Machine, Serial: e.Serial,
+		Loader: filepath.Join(folder, filepath.Base(e.Loader)), DeviceTree: filepath.Join(folder, filepath.Base(e.DeviceTree)),
+	}
+	return nil
 }
 
 // deviceAddress is where the machine's device API is forwarded to.
@@ -206,7 +234,15 @@ func (o *runOptions) materialize(c *vm.Config, board *profile.Board, folder stri
 			remove()
 		}
 	}()
-	if c.Kernel == nil {
+	switch {
+	case c.Board != nil:
+		e := board.Emulator
+		from := vm.Board{Machine: e.Machine, Serial: e.Serial, Loader: e.Loader, DeviceTree: e.DeviceTree, Enable: e.Enable, Disable: e.Disable}
+		if c.Board, err = vm.PrepareBoard(c.Architecture, from, o.image(board), folder); err != nil {
+			return nil, err
+		}
+		size = vm.CardBytes(size)
+	case c.Kernel == nil:
 		if c.Firmware, err = vm.PrepareFirmware(c.Architecture, folder); err != nil {
 			return nil, err
 		}

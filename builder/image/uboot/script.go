@@ -47,7 +47,7 @@ type Starter struct {
 	DeviceTrees                                                    []DeviceTree
 	// Overlays are files of the boot image that are applied to the device tree, in this order.
 	Overlays []string
-	// Arguments are the kernel's, without those that name the slot.
+	// Arguments are the kernel's, without those that name the slot and the boot partition.
 	Arguments string
 }
 
