@@ -124,7 +124,7 @@ func TestToolsAcceptTheUBootDisk(t *testing.T) {
 	m := readManifest(t, r)
 	bound, slot, _ := strings.Cut(m.CommandLine, " skerry.slot=")
 	for _, want := range []string{
-		`setenv where "skerry.slot=${slot}"`, `setenv bootargs "` + bound + ` ${where}"`, `setenv dtb two-io.dtb`, "fdt apply 0x1100000 && load ${devtype} ${devnum}:1 0x1100000 /${folder}/fan.dtbo",
+		`setenv bootargs "` + bound + ` skerry.slot=${slot} skerry.bootpart=${bootpart}"`, `setenv dtb two-io.dtb`, "fdt apply 0x1100000 && load ${devtype} ${devnum}:1 0x1100000 /${folder}/fan.dtbo",
 	} {
 		if !strings.Contains(start, want) {
 			t.Errorf("the start script has no %q:\n%s", want, start[72:])

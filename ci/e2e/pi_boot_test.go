@@ -31,13 +31,15 @@ const (
 
 // modelStart is the start script of the model's slots: it loads what the model says that it loads, says so, and waits for the power to go.
 const modelStart = `if load ${devtype} ${devnum}:1 0x200000 /${folder}/kernel && load ${devtype} ${devnum}:1 0x300000 /${folder}/board.dtb && load ${devtype} ${devnum}:1 0x400000 /${folder}/initramfs; then
-  echo "model: slot ${slot} is started"
+  part uuid ${devtype} ${devnum}:1 bootpart
+  echo "model: slot ${slot} is started, partition ${bootpart}"
   sleep 1000
 fi
 `
 
 // TestPiBootModel holds the model of the boot script, on which the enumeration of power cuts stands, against the real script in the
-// real U-Boot: in some of the states that a card can be in both must start the same slot and leave the same state.
+// real U-Boot: in some of the states that a card can be in both must start the same slot and leave the same state. A card that cannot be
+// written to is not among them: QEMU's says that it has written, whatever becomes of it.
 func TestPiBootModel(t *testing.T) {
 	p := newPi(t)
 	var script []byte
@@ -61,7 +63,6 @@ func TestPiBootModel(t *testing.T) {
 		{"kernel missing", "good a, install b, lose b-0/kernel"},
 		{"start script damaged", "good a, install b, damage b-0/start.scr"},
 		{"start script cut off", "good a, install b, cut b-0/start.scr"},
-		{"write-protected", "good a, install b, protect"},
 	} {
 		t.Run(state.name, func(t *testing.T) {
 			model := slottest.NewUBootWith("image of slot a ", 3, string(start))
@@ -73,10 +74,9 @@ func TestPiBootModel(t *testing.T) {
 			wanted, err := model.Boot()
 			must(t, err)
 
-			p.protect = model.Sectors.WriteFails
 			p.on()
 			defer p.off()
-			groups, _ := p.wait(t, 0, `^model: slot ([ab]) is started`, piStarts)
+			groups, _ := p.wait(t, 0, `^model: slot ([ab]) is started, partition 1234abcd-01`, piStarts)
 			p.off()
 			if got := "image of slot " + groups[1] + " "; got != string(wanted) {
 				t.Errorf("in %s it starts %q, the model %q", was, got, wanted)
@@ -125,8 +125,6 @@ func piCall(m *slottest.UBoot, call string) error {
 		return replace(func(b []byte) []byte { b[len(b)-10]++; return b })
 	case "cut":
 		return replace(func(b []byte) []byte { return b[:80] })
-	case "protect":
-		m.Sectors.WriteFails = true
 	default:
 		return fmt.Errorf("no call %q", call)
 	}
@@ -163,6 +161,7 @@ func writeModel(t *testing.T, p *pi, m *slottest.UBoot, script []byte) {
 	// A master boot record with one partition, as partitioning programs write it.
 	mbr := make([]byte, 512)
 	copy(mbr[446:], []byte{0x80, 0xfe, 0xff, 0xff, 0x0c, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0, boot >> 9 >> 16, 0})
+	copy(mbr[440:], []byte{0xcd, 0xab, 0x34, 0x12}) // its signature
 	mbr[510], mbr[511] = 0x55, 0xaa
 	_, err = f.WriteAt(mbr, 0)
 	must(t, err)

@@ -33,8 +33,6 @@ type pi struct {
 	// program and tree are U-Boot and the device tree of the card.
 	program, tree string
 	folder        string
-	// protect: the card's switch is on.
-	protect bool
 
 	process *exec.Cmd
 	mu      sync.Mutex
@@ -103,12 +101,8 @@ func readFile(t *testing.T, fs filesystem.FileSystem, name string) []byte {
 
 // command is QEMU's. The first serial line is the one of the processor's better port, where nobody speaks.
 func (p *pi) command() []string {
-	drive := "if=sd,format=raw,cache=unsafe,file=" + p.card
-	if p.protect {
-		drive += ",readonly=on"
-	}
 	return []string{"qemu-system-aarch64", "-name", "skerry-pi", "-nodefaults", "-M", "raspi3b", "-accel", "tcg,thread=multi",
-		"-kernel", p.program, "-dtb", p.tree, "-drive", drive,
+		"-kernel", p.program, "-dtb", p.tree, "-drive", "if=sd,format=raw,cache=unsafe,file=" + p.card,
 		"-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio"}
 }
 

@@ -175,12 +175,12 @@ func TestNetworkMistakes(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	for text, want := range map[string]string{
-		string(imager(t, "user-data")):      "8 ignored, <nil>",
-		string(imager(t, "network-config")): "0 ignored, <nil>",
-		static:                              "0 ignored, <nil>",
-		"ethernets: {}\n":                   `0 ignored, f:1:1: "version: 2" is missing`,
-		"hostname: a\n":                     `0 ignored, f:1:1: the first line must be "#cloud-config"`,
-		"#cloud-config\nnetwork: {}\n":      `0 ignored, f:2:1: unknown key "network"; allowed here: hostname, ntp, skerry`,
+		string(imager(t, "user-data")):                  "8 ignored, <nil>",
+		string(imager(t, "network-config")):             "0 ignored, <nil>",
+		static:                                          "0 ignored, <nil>",
+		"ethernets: {}\n":                               `0 ignored, f:1:1: "version: 2" is missing`,
+		"hostname: a\n":                                 `0 ignored, f:1:1: the first line must be "#cloud-config"`,
+		"#cloud-config\nnetwork: {}\n":                  `0 ignored, f:2:1: unknown key "network"; allowed here: hostname, ntp, skerry`,
 		"#cloud-config\nskerry:\n  server: https://a\n": `0 ignored, f:3:11: "server" has a meaning on an agent only; set role: agent to join it`,
 	} {
 		ignored, err := Validate("f", []byte(text))
@@ -227,7 +227,7 @@ func TestReadNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]string{
-		static:            "",
+		static:           "",
 		"network: [1]\n": "/boot/network-config:1:10: keys with values are expected here, not a list; allowed here: version, renderer, ethernets, wifis",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

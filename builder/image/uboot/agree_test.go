@@ -57,7 +57,7 @@ func (s scripted) Boot() ([]byte, error) {
 	default:
 		return nil, err
 	}
-	if want := pi3Starter.Arguments + " skerry.slot=" + b.started.slot + " skerry.bootpart=" + bootPartition; b.started.arguments != want || b.started.command != pi3Starter.Command {
+	if want := pi3Starter.Arguments + " skerry.slot=" + b.started.slot + " skerry.bootpart=" + partition; b.started.arguments != want || b.started.command != pi3Starter.Command {
 		return nil, fmt.Errorf("%s was called with arguments %q, want %s with %q", b.started.command, b.started.arguments, pi3Starter.Command, want)
 	}
 	return b.started.image, nil

@@ -26,6 +26,9 @@ type board struct {
 	started started
 }
 
+// partition is the boot partition, as U-Boot names it.
+const partition = "1234abcd-01"
+
 // What was started.
 type started struct {
 	image                    []byte
@@ -171,13 +174,20 @@ func commands() map[string]command {
 		"setenv": {-1, (*board).setenv}, "env": {-1, (*board).env},
 		"setexpr": {5, (*board).setexpr}, "test": {4, (*board).test}, "itest": {4, (*board).itest},
 		"mmc": {-1, (*board).disk}, "usb": {-1, (*board).disk}, "load": {5, (*board).load},
+		"part": {5, func(b *board, a []string) (bool, error) {
+			if a[1] != "uuid" || a[2] != b.variables["devtype"] || a[3] != b.variables["devnum"]+":1" {
+				return false, fmt.Errorf("cannot run %q", a)
+			}
+			b.variables[a[4]] = partition
+			return true, nil
+		}},
 		"source": {2, func(b *board, a []string) (bool, error) { return b.source(hexadecimal(a[1])) }},
 		"mw.l": {4, func(b *board, a []string) (bool, error) {
 			b.memory[hexadecimal(a[1])] = binary.LittleEndian.AppendUint32(nil, uint32(hexadecimal(a[2])))
 			return true, nil
 		}},
 		"booti": {4, (*board).start}, "bootz": {4, (*board).start},
-		"fdt": {3, nothing}, "sleep": {2, nothing}, "part": {5, (*board).part},
+		"fdt": {3, nothing}, "sleep": {2, nothing},
 		"reset": {1, func(*board, []string) (bool, error) { return false, errReset }},
 	}
 }
@@ -297,17 +307,6 @@ func (b *board) load(a []string) (bool, error) {
 }
 
 // start is booti and bootz: kernel, initramfs with its size, device tree. All were loaded in this boot, or it is an error.
-// bootPartition is what U-Boot calls the boot partition: signature of the disk, number of the partition.
-const bootPartition = "0badcafe-01"
-
-func (b *board) part(a []string) (bool, error) {
-	if a[1] != "uuid" || a[2] != b.variables["devtype"] || a[3] != b.variables["devnum"]+":1" {
-		return false, fmt.Errorf("cannot run %q", a)
-	}
-	b.variables[a[4]] = bootPartition
-	return true, nil
-}
-
 func (b *board) start(a []string) (bool, error) {
 	initramfs, size, _ := strings.Cut(a[2], ":")
 	k, i, d := b.memory[hexadecimal(a[1])], b.memory[hexadecimal(initramfs)], b.memory[hexadecimal(a[3])]

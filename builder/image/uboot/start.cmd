@@ -5,11 +5,10 @@ if test "${fdtfile}" = "{{.Board}}"; then
   setenv dtb {{.File}}
 fi
 {{- end}}
-setenv where "skerry.slot=${slot}"
-if part uuid ${devtype} ${devnum}:1 bootpart; then
-  setenv where "${where} skerry.bootpart=${bootpart}"
-fi
-setenv bootargs "{{.Arguments}} ${where}"
+# The device shall use the disk that it was booted from, whatever other disks there are.
+setenv bootpart unknown
+part uuid ${devtype} ${devnum}:1 bootpart
+setenv bootargs "{{.Arguments}} skerry.slot=${slot} skerry.bootpart=${bootpart}"
 {{- if .Unpacked}}
 setenv kernel_comp_addr_r {{hex .Unpacked}}
 setenv kernel_comp_size {{hex .UnpackedSize}}

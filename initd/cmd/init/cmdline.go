@@ -29,6 +29,9 @@ const (
 	uboot       bootLoader = "uboot"
 )
 
+// unknown is the boot partition of a boot loader that cannot say it.
+const unknown = "unknown"
+
 func parseCommandLine(text string) (commandLine, error) {
 	var c commandLine
 	values := map[string]string{}
@@ -39,7 +42,10 @@ func parseCommandLine(text string) (commandLine, error) {
 	}
 	c.version, c.board = values["skerry.version"], values["skerry.board"]
 	c.debug = values["skerry.loglevel"] == "debug"
-	c.loader, c.bootPartition = bootLoader(values["skerry.loader"]), values["skerry.bootpart"]
+	c.loader = bootLoader(values["skerry.loader"])
+	if c.bootPartition = values["skerry.bootpart"]; c.bootPartition == unknown {
+		c.bootPartition = ""
+	}
 	var err error
 	switch c.loader {
 	case "":

@@ -140,21 +140,28 @@ func (s *initramfs) clockFloor(context.Context) error {
 	return raiseClock("/etc/build-time")
 }
 
-// raiseClock sets the clock to the time in a file (Unix seconds) if it is earlier than that.
-func raiseClock(file string) error {
+// raiseClock sets the clock to the time in a file if it is earlier than that.
+func raiseClock(file string) error { return raise(file, time.Now(), machine.SetClock) }
+
+func raise(file string, now time.Time, set func(time.Time) error) error {
+	floor, err := readTime(file)
+	if err != nil || !now.Before(floor) {
+		return err
+	}
+	return set(floor)
+}
+
+// readTime reads a time in Unix seconds.
+func readTime(file string) (time.Time, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	seconds, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 	if err != nil {
-		return fmt.Errorf("cannot read the time in %s: %w", file, err)
+		return time.Time{}, fmt.Errorf("cannot read the time in %s: %w", file, err)
 	}
-	floor := time.Unix(seconds, 0)
-	if !time.Now().Before(floor) {
-		return nil
-	}
-	return machine.SetClock(floor)
+	return time.Unix(seconds, 0), nil
 }
 
 func (s *initramfs) slot(context.Context) (err error) {

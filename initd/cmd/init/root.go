@@ -281,7 +281,7 @@ func writeDurably(file string, content []byte) error {
 
 // restoreClock: a machine without a clock battery starts where it stopped, and not in 1970.
 func (r *root) restoreClock() error {
-	err := errors.Join(raiseClock("/usr/lib/skerry/build-time"))
+	err := raiseClock("/usr/lib/skerry/build-time")
 	if saved := raiseClock(clockFile); !errors.Is(saved, fs.ErrNotExist) {
 		err = errors.Join(err, saved)
 	}

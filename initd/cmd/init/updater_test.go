@@ -134,6 +134,7 @@ func TestCommandLine(t *testing.T) {
 		{"", "", systemdBoot, ""},
 		{"skerry.loader=uboot", "", uboot, ""},
 		{"skerry.loader=uboot skerry.bootpart=1234abcd-01", "", uboot, "1234abcd-01"},
+		{"skerry.loader=uboot skerry.bootpart=unknown", "", uboot, ""},
 		{"skerry.loader=grub", `kernel command line: skerry.loader="grub" is neither systemd-boot nor uboot`, "", ""},
 	} {
 		got, err := parseCommandLine(needed + " " + c.more)

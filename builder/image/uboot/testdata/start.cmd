@@ -6,11 +6,10 @@ fi
 if test "${fdtfile}" = "broadcom/bcm2837-rpi-3-b.dtb"; then
   setenv dtb board.dtb
 fi
-setenv where "skerry.slot=${slot}"
-if part uuid ${devtype} ${devnum}:1 bootpart; then
-  setenv where "${where} skerry.bootpart=${bootpart}"
-fi
-setenv bootargs "console=ttyS1,115200 panic=10 ${where}"
+# The device shall use the disk that it was booted from, whatever other disks there are.
+setenv bootpart unknown
+part uuid ${devtype} ${devnum}:1 bootpart
+setenv bootargs "console=ttyS1,115200 panic=10 skerry.slot=${slot} skerry.bootpart=${bootpart}"
 setenv kernel_comp_addr_r 0xa000000
 setenv kernel_comp_size 0x2800000
 if test "${dtb}" = none; then
