@@ -75,6 +75,13 @@ func ready(t *testing.T, n *node) {
 	if got != "True" {
 		t.Errorf("condition Ready of the nodes is %q, want one True", got)
 	}
+	eventually(t, 20*time.Second, "the node's role", func(ctx context.Context) error {
+		got, err := n.client(t).try(ctx, "get", "nodes", "-l", "node-role.kubernetes.io/control-plane=true", "-o", "name")
+		if err == nil && !strings.HasPrefix(got, "node/") {
+			err = fmt.Errorf("nodes of the control plane are %q", got)
+		}
+		return err
+	})
 }
 
 func healthy(t *testing.T, n *node) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -172,11 +173,24 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 		return err
 	}
 	s.ready.Done()
-	// Not earlier: until pods can be made, both would only take the processor from what makes them.
+	// Not earlier: until pods can be made, these would only take the processor from what makes them.
 	go controlplane.EnsureRules(ctx, c)
+	if !s.Settings.DisableAgent {
+		go func() {
+			_ = retry(ctx, "cannot label the node as one of the control plane", func() error { return labelControlPlane(ctx, k, s.Settings.NodeName) })
+		}()
+	}
 	parts.start(2, "add-ons", func(ctx context.Context) error { return addons.Run(ctx, s.addons(c)) })
 	<-ctx.Done()
 	return nil
+}
+
+// labelControlPlane gives a node the role that people see and select nodes by
+// (https://kubernetes.io/docs/reference/labels-annotations-taints/#node-role-kubernetes-io-control-plane). A kubelet may not give itself a role.
+func labelControlPlane(ctx context.Context, k kubernetes.Interface, node string) error {
+	const patch = `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":"true"}}}`
+	_, err := k.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
 }
 
 // waitControllers waits for what the controllers do first in a new cluster: the default ServiceAccount. Without it no pod can
