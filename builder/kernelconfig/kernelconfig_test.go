@@ -51,12 +51,9 @@ func TestParseOfWhatIsNotTheSameEverywhere(t *testing.T) {
 CONFIG_KASLR=y # hardening
 ## architectures: all
 ## stage: boot
-CONFIG_CRC=m # crc_generic|crc-cryptoapi: checksums
+CONFIG_CRC=m # crc_generic|crc_cryptoapi: checksums
 `))
-	if err == nil || !strings.Contains(err.Error(), "x.config:5") {
-		t.Errorf("a module with a dash: got %v", err)
-	}
-	if got, err = Parse("x.config", []byte("## architectures: amd64, arm64\nCONFIG_KASLR=y # hardening\n## architectures: all\n## stage: boot\nCONFIG_CRC=m # crc_generic|crc_cryptoapi: checksums\n")); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	want := []plan.Option{
