@@ -46,7 +46,7 @@ type Step struct {
 func Table() []Step {
 	return []Step{
 		{"mounts", Initramfs, Reboot, "mount proc, sysfs, devtmpfs and a tmpfs for /run"},
-		{"modules", Initramfs, Reboot, "load what leads to the root file system, and begin to load drivers of the devices that there are"},
+		{"modules", Initramfs, Reboot, "load the watchdog's driver first and start it; load what leads to the root file system, and begin to load drivers of the devices that there are"},
 		{"clock-floor", Initramfs, Degrade, "set the clock to the time of the build if it is earlier"},
 		{"slot", Initramfs, Reboot, "read from the kernel command line which slot was booted"},
 		{"disk", Initramfs, Reboot, "wait for the disk that the firmware booted"},

@@ -48,6 +48,25 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestClockComesFirst: on a machine without a clock battery nothing may look at the time before it is as late as is known.
+func TestClockComesFirst(t *testing.T) {
+	at := map[string]int{}
+	for i, s := range Table() {
+		at[s.Name] = i
+	}
+	for _, order := range [][]string{
+		{"clock-floor", "verity", "root", "system-mounts"},
+		{"data", "clock", "upgrade"}, // where the time was saved; what looks at times
+		{"clock", "config", "network", "time", "services", "healthy"},
+	} {
+		for i := 1; i < len(order); i++ {
+			if at[order[i-1]] >= at[order[i]] {
+				t.Errorf("step %s comes after %s", order[i-1], order[i])
+			}
+		}
+	}
+}
+
 // steps of a made-up sequence: r reboots on failure, d degrades.
 func sequence(spec string) []Step {
 	var steps []Step

@@ -27,6 +27,8 @@ type Config struct {
 	NTP      NTP    `yaml:"ntp" jsonschema:"description=Where the time comes from"`
 	Skerry   Skerry `yaml:"skerry" jsonschema:"description=The Kubernetes node"`
 
+	// ignored are the keys of cloud-init that were given and have no effect.
+	ignored []Problem
 	// origin says where each key was written, by path (see At). A key that is not in it has its default value.
 	origin map[string]Position
 }
@@ -105,6 +107,10 @@ func (c *Config) At(path string) (at Position, ok bool) {
 	at, ok = c.origin[path]
 	return at, ok
 }
+
+// Ignored are the keys of cloud-init that were given and have no effect, with the reasons: not mistakes, but a person may have
+// hoped for more.
+func (c *Config) Ignored() []Problem { return c.ignored }
 
 // DefaultHostname is "skerry-" and the first 6 hex digits of the machine id, so that devices flashed with one image differ.
 func DefaultHostname(machineID string) string {

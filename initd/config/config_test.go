@@ -102,7 +102,7 @@ func TestMistakes(t *testing.T) {
 		{"two documents", "#cloud-config\nhostname: a\n---\nhostname: b\n", `user-data:3:1: a second document starts here; one file holds one`},
 		{"not keys", "#cloud-config\n- a\n", `user-data:2:1: keys with values are expected here, not a list; allowed here: hostname, ntp, skerry`},
 		{"near key", "#cloud-config\nskerry:\n  tls-sans: [a]\n", `user-data:3:3: unknown key "tls-sans"; did you mean "tls-san"? allowed here: role, server, token, tls-san, disable, node-labels, node-taints, health, update`},
-		{"far key", "#cloud-config\npackages: [vim]\n", `user-data:2:1: unknown key "packages"; allowed here: hostname, ntp, skerry`},
+		{"far key", "#cloud-config\nmounts: [vim]\n", `user-data:2:1: unknown key "mounts"; allowed here: hostname, ntp, skerry`},
 		{"key twice", "#cloud-config\nhostname: a\nhostname: b\n", `user-data:3:1: key "hostname" was already given in line 2`},
 		{"alias", "#cloud-config\nhostname: &a b\nntp:\n  servers: *a\n", `user-data:4:12: aliases are not supported: write the value out`},
 		{"hostname capital", "#cloud-config\nhostname: Gate\n", `user-data:2:11: hostname "Gate" has capital letters; write "gate"`},
@@ -161,36 +161,47 @@ func TestBrokenYAMLHasAPosition(t *testing.T) {
 }
 
 func TestEveryTextHasACheck(t *testing.T) {
-	used := map[string]bool{}
-	var walk func(t reflect.Type, path string)
-	walk = func(typ reflect.Type, path string) {
-		for i := range typ.NumField() {
-			f := typ.Field(i)
-			key := f.Tag.Get("yaml")
-			if key == "" || f.Type == reflect.TypeFor[Labels]() || f.Type.Kind() == reflect.Bool {
-				continue
-			}
-			at, typ := join(path, key), f.Type
-			if typ.Kind() == reflect.Slice {
-				at, typ = at+"[]", typ.Elem()
-			}
-			if typ.Kind() == reflect.Pointer {
-				typ = typ.Elem()
-			}
-			if typ.Kind() == reflect.Struct {
-				walk(typ, at)
-				continue
-			}
-			if checks[at] == nil {
+	for _, c := range []struct {
+		of     reflect.Type
+		checks map[string]func(string) error
+	}{{reflect.TypeFor[Config](), checks}, {reflect.TypeFor[Network](), networkChecks}} {
+		used := map[string]bool{}
+		use := func(at string) {
+			used[at] = true
+			if c.checks[at] == nil {
 				t.Errorf("%s has no row in checks", at)
 			}
-			used[at] = true
 		}
-	}
-	walk(reflect.TypeFor[Config](), "")
-	for path := range checks {
-		if !used[path] {
-			t.Errorf("checks has a row for %s, which is no text of Config", path)
+		var walk func(t reflect.Type, path string)
+		walk = func(typ reflect.Type, path string) {
+			for i := range typ.NumField() {
+				f := typ.Field(i)
+				key := f.Tag.Get("yaml")
+				if key == "" || f.Type == reflect.TypeFor[Labels]() || f.Type.Kind() == reflect.Bool {
+					continue
+				}
+				at, typ := join(path, key), f.Type
+				if typ.Kind() == reflect.Map {
+					use(at + "{}")
+				}
+				if typ.Kind() == reflect.Slice || typ.Kind() == reflect.Map {
+					at, typ = at+"[]", typ.Elem()
+				}
+				if typ.Kind() == reflect.Pointer {
+					typ = typ.Elem()
+				}
+				if typ.Kind() == reflect.Struct {
+					walk(typ, at)
+					continue
+				}
+				use(at)
+			}
+		}
+		walk(c.of, "")
+		for path := range c.checks {
+			if !used[path] {
+				t.Errorf("checks has a row for %s, which is no text of %v", path, c.of)
+			}
 		}
 	}
 }

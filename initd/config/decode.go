@@ -20,19 +20,27 @@ const MaxSize = 256 << 10
 // Parse reads one source. The error is of type Problems and lists every mistake; it concerns single keys only: whether
 // keys go together is known after the merge, see Config.Check.
 func Parse(name string, data []byte) (*Config, error) {
-	d := &decoder{source: name, config: Default()}
-	if text, ok := d.text(data); ok {
-		d.document(text)
+	c := Default()
+	d := &decoder{source: name, origin: c.origin, checks: checks, foreign: foreignKeys}
+	if text, ok := d.text(data); ok && d.headed(text) {
+		if n := d.document(text); n != nil {
+			d.section(n, reflect.ValueOf(c).Elem(), "")
+		}
 	}
 	if err := d.problems.err(); err != nil {
 		return nil, err
 	}
-	return d.config, nil
+	c.ignored = d.ignored
+	return c, nil
 }
 
 type decoder struct {
-	source   string
-	config   *Config
+	source string
+	origin map[string]Position
+	checks map[string]func(string) error
+	// foreign are keys that are accepted and have no meaning here, with the reason; allowed at the top only.
+	foreign  map[string]string
+	ignored  []Problem
 	problems Problems
 }
 
@@ -58,16 +66,21 @@ func (d *decoder) text(data []byte) ([]byte, bool) {
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
-	first, _, _ := bytes.Cut(data, []byte("\n"))
-	switch {
-	case strings.TrimRight(string(first), " \t") != header:
-		d.problem(1, 1, "the first line must be %q", header)
-		return nil, false
-	case !utf8.Valid(data):
+	if !utf8.Valid(data) {
 		d.problem(1+bytes.Count(validPrefix(data), []byte("\n")), 1, "the line is not UTF-8 text; save the file as UTF-8")
 		return nil, false
 	}
 	return data, true
+}
+
+// headed checks the first line of what text returns.
+func (d *decoder) headed(data []byte) bool {
+	first, _, _ := bytes.Cut(data, []byte("\n"))
+	if strings.TrimRight(string(first), " \t") != header {
+		d.problem(1, 1, "the first line must be %q", header)
+		return false
+	}
+	return true
 }
 
 func validPrefix(data []byte) []byte {
@@ -81,20 +94,22 @@ func validPrefix(data []byte) []byte {
 	return data
 }
 
-func (d *decoder) document(data []byte) {
+// document returns the node of the only document; nil when there is nothing in it, or a problem.
+func (d *decoder) document(data []byte) *yaml.Node {
 	// With all documents asked for, an empty file is no error but an empty list.
 	var documents []yaml.Node
 	if err := yaml.Load(data, &documents, yaml.WithAllDocuments()); err != nil {
 		d.yamlError(err)
-		return
+		return nil
 	}
 	if len(documents) > 1 {
 		d.at(&documents[1], "a second document starts here; one file holds one")
-		return
+		return nil
 	}
 	if len(documents) == 1 && len(documents[0].Content) == 1 {
-		d.section(documents[0].Content[0], reflect.ValueOf(d.config).Elem(), "")
+		return documents[0].Content[0]
 	}
+	return nil
 }
 
 // yamlError turns the parser's errors into problems with a position.
@@ -122,6 +137,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	switch {
 	case v.Type() == reflect.TypeFor[Labels]():
 		d.labels(n, v, path)
+	case v.Kind() == reflect.Map:
+		d.byName(n, v, path)
 	case v.Kind() == reflect.Struct:
 		d.section(n, v, path)
 	case v.Kind() == reflect.Pointer:
@@ -158,12 +175,18 @@ func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
 		if d.repeated(seen, key) {
 			continue
 		}
+		if why, is := d.foreign[key.Value]; is && path == "" {
+			if why != "" {
+				d.ignored = append(d.ignored, Problem{Position{d.source, key.Line, key.Column}, fmt.Sprintf("%q has no effect: %s", key.Value, why)})
+			}
+			continue
+		}
 		field, ok := fieldOf(v, key.Value)
 		if !ok || key.Kind != yaml.ScalarNode {
 			d.at(key, "unknown key %q%s allowed here: %s", key.Value, suggestion(key.Value, allowed), strings.Join(allowed, ", "))
 			continue
 		}
-		d.config.origin[join(path, key.Value)] = Position{d.source, value.Line, value.Column}
+		d.origin[join(path, key.Value)] = Position{d.source, value.Line, value.Column}
 		d.value(value, field, join(path, key.Value))
 	}
 }
@@ -208,8 +231,8 @@ func (d *decoder) scalar(n *yaml.Node, path string) (string, bool) {
 		d.at(n, "a text is expected here, not %s; quote it if it is meant as text", kindOf(n))
 		return "", false
 	}
-	d.config.origin[path] = Position{d.source, n.Line, n.Column}
-	if err := checks[ruleOf(path)](n.Value); err != nil {
+	d.origin[path] = Position{d.source, n.Line, n.Column}
+	if err := d.checks[ruleOf(path)](n.Value); err != nil {
 		d.at(n, "%v", err)
 		return "", false
 	}
@@ -230,7 +253,7 @@ func (d *decoder) labels(n *yaml.Node, v reflect.Value, path string) {
 			d.at(at, "%v", err)
 			return
 		}
-		d.config.origin[join(path, key)] = Position{d.source, at.Line, at.Column}
+		d.origin[join(path, key)] = Position{d.source, at.Line, at.Column}
 		labels[key] = value
 	}
 	switch n.Kind {

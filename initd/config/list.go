@@ -47,7 +47,7 @@ func (d *decoder) wholes(n *yaml.Node, v reflect.Value, path string) {
 			continue
 		}
 		item, itemPath := reflect.New(v.Type().Elem()), fmt.Sprintf("%s[%d]", path, i)
-		d.config.origin[itemPath] = Position{d.source, node.Line, node.Column}
+		d.origin[itemPath] = Position{d.source, node.Line, node.Column}
 		d.whole(node, item, itemPath)
 		name := item.Interface().(named).key()
 		if line, again := seen[name]; again && name != "" {
@@ -55,6 +55,42 @@ func (d *decoder) wholes(n *yaml.Node, v reflect.Value, path string) {
 		}
 		seen[name] = node.Line
 		items = reflect.Append(items, item.Elem())
+	}
+	v.Set(items)
+}
+
+// byName decodes keys that people choose, each with a whole.
+func (d *decoder) byName(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+		return // all of them are commented out
+	}
+	if n.Kind != yaml.MappingNode {
+		d.at(n, "names with keys are expected here, not %s", kindOf(n))
+		return
+	}
+	seen := map[string]int{}
+	items := reflect.MakeMap(v.Type())
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		switch {
+		case d.repeated(seen, key):
+			continue
+		case key.Kind != yaml.ScalarNode:
+			d.at(key, "a name is a text, not %s", kindOf(key))
+			continue
+		case value.Kind == yaml.AliasNode:
+			d.at(value, "aliases are not supported: write the value out")
+			continue
+		}
+		if err := d.checks[ruleOf(path)+"{}"](key.Value); err != nil {
+			d.at(key, "%v", err)
+			continue
+		}
+		itemPath := fmt.Sprintf("%s[%d]", path, i/2)
+		d.origin[itemPath] = Position{d.source, key.Line, key.Column}
+		item := reflect.New(v.Type().Elem())
+		d.whole(value, item, itemPath)
+		items.SetMapIndex(reflect.ValueOf(key.Value), item.Elem())
 	}
 	v.Set(items)
 }

@@ -1,12 +1,14 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -24,8 +26,25 @@ type Source struct {
 // was baked into the image.
 var Files = []string{"/boot/user-data", "/usr/share/skerry/user-data"}
 
-// BootFiles are the names of those on the boot partition.
-var BootFiles = []string{"user-data"}
+// BootFiles are the names of what configures a device on its boot partition. meta-data has nothing to say here: it tells cloud-init
+// whether it has seen the others before, and they are read at every boot.
+var BootFiles = []string{"user-data", "network-config", "meta-data"}
+
+// ReadNetwork reads NetworkFile under root ("/" on the device). Without a file, or with mistakes, nothing is configured.
+func ReadNetwork(root string) (*Network, error) {
+	source, ok := readFile(root, NetworkFile)
+	if !ok {
+		return &Network{}, nil
+	}
+	if source.Err != nil {
+		return &Network{}, Problems{{Position{Source: source.Name}, fmt.Sprintf("cannot read the file: %v", source.Err)}}
+	}
+	n, err := ParseNetwork(source.Name, source.Data)
+	if err != nil {
+		return &Network{}, err
+	}
+	return n, nil
+}
 
 // ReadFiles reads those of Files that exist under root ("/" on the device).
 func ReadFiles(root string) []Source {
@@ -55,6 +74,22 @@ func readFile(root, name string) (Source, bool) {
 	data, err := os.ReadFile(path)
 	return Source{Name: name, Data: data, Err: err}, true
 }
+
+// Validate checks a file as a device would: a network-config, which has no header and can be told by its first keys, or any other by
+// itself and whether its keys go together. Ignored are keys that have no effect.
+func Validate(name string, data []byte) (ignored []Problem, err error) {
+	if networkKeys.Match(data) && !bytes.HasPrefix(data, []byte(header)) {
+		_, err := ParseNetwork(name, data)
+		return nil, err
+	}
+	c, err := Parse(name, data)
+	if err != nil {
+		return nil, err
+	}
+	return c.Ignored(), c.Check()
+}
+
+var networkKeys = regexp.MustCompile(`(?m)^(network|version|ethernets|wifis):`)
 
 // Loaded is what Load found out.
 type Loaded struct {
@@ -122,6 +157,11 @@ func (l *Loaded) Node(hostname string) (*Node, error) {
 func Merge(configs ...*Config) *Config {
 	merged := Default()
 	for _, c := range slices.Backward(configs) {
+		for _, p := range c.ignored {
+			if !slices.Contains(merged.ignored, p) {
+				merged.ignored = append(merged.ignored, p)
+			}
+		}
 		c.overlay(merged, reflect.ValueOf(c).Elem(), reflect.ValueOf(merged).Elem(), "")
 	}
 	return merged

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,14 +35,18 @@ type BlockDevice struct {
 }
 
 // Disks lists the disks of the machine.
-func Disks() ([]BlockDevice, error) {
-	entries, err := os.ReadDir("/sys/block")
+func Disks() ([]BlockDevice, error) { return disksIn("/sys/block", hasMBR) }
+
+// disksIn is Disks for another place than /sys/block. numbered tells whether the numbers of a disk's partitions say what they
+// are for.
+func disksIn(sys string, numbered func(disk string) bool) ([]BlockDevice, error) {
+	entries, err := os.ReadDir(sys)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list disks: %w", err)
 	}
 	var disks []BlockDevice
 	for _, e := range entries {
-		dir := filepath.Join("/sys/block", e.Name())
+		dir := filepath.Join(sys, e.Name())
 		if _, err := os.Stat(filepath.Join(dir, "device")); err != nil {
 			continue // loop, ram, dm
 		}
@@ -50,16 +55,38 @@ func Disks() ([]BlockDevice, error) {
 			continue // an empty card reader
 		}
 		d := BlockDevice{Name: e.Name(), Path: "/dev/" + e.Name(), Bytes: sectors * sectorSize, Parts: map[string]string{}}
+		byNumber := map[int]string{}
 		parts, _ := filepath.Glob(filepath.Join(dir, e.Name()+"*", "uevent"))
 		for _, p := range parts {
 			u := readUevent(p)
 			if name := u["PARTNAME"]; name != "" {
 				d.Parts[name] = "/dev/" + u["DEVNAME"]
 			}
+			if n, err := strconv.Atoi(u["PARTN"]); err == nil {
+				byNumber[n] = "/dev/" + u["DEVNAME"]
+			}
+		}
+		if len(d.Parts) == 0 && len(byNumber) > 0 && numbered(d.Path) {
+			for i, role := range mbrRoles {
+				if path := byNumber[i+1]; path != "" {
+					d.Parts[role.name] = path
+				}
+			}
 		}
 		disks = append(disks, d)
 	}
 	return disks, nil
+}
+
+// hasMBR tells whether a disk has partitions whose numbers say what they are for.
+func hasMBR(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = ReadMBR(f, 0)
+	return err == nil
 }
 
 func readLine(file string) string {
@@ -81,8 +108,8 @@ func readUevent(file string) Uevent {
 }
 
 // FindDisk waits for the disk that has a root partition for slot. The disk whose boot partition the firmware booted
-// (its unique GUID in lower case, or empty where the firmware does not tell) is taken before any other; without that
-// knowledge there must be only one.
+// (its unique GUID, or signature and number on a disk with an MBR, in lower case; empty where the firmware does not tell) is taken
+// before any other; without that knowledge there must be only one.
 func FindDisk(ctx context.Context, slot, bootPartition string) (*BlockDevice, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -114,7 +141,7 @@ func FindDisk(ctx context.Context, slot, bootPartition string) (*BlockDevice, er
 
 // chooseDisk returns nil when the disk is not there yet, and an error when waiting would not help. table reads the
 // partition table of a disk.
-func chooseDisk(disks []BlockDevice, slot, bootPartition string, table func(BlockDevice) (*Table, error)) (*BlockDevice, error) {
+func chooseDisk(disks []BlockDevice, slot, bootPartition string, table func(BlockDevice) (partitionTable, error)) (*BlockDevice, error) {
 	var found []BlockDevice
 	var cut error
 	for _, d := range disks {
@@ -131,8 +158,7 @@ func chooseDisk(disks []BlockDevice, slot, bootPartition string, table func(Bloc
 			return &d, nil
 		}
 		if need, is := t.CutOff(); is && t.find(RootPartition(slot)) >= 0 {
-			cut = fmt.Errorf("the disk %s has %d MiB, and the image that was written to it needs %d MiB before there is any room for data: "+
-				"write the image to a larger disk", d.Path, d.Bytes>>20, need>>20)
+			cut = d.cutOff(need)
 		}
 	}
 	switch len(found) {
@@ -143,6 +169,12 @@ func chooseDisk(disks []BlockDevice, slot, bootPartition string, table func(Bloc
 	}
 	return nil, fmt.Errorf("more than one disk has Skerry's partitions (%s and %s) and the firmware does not say which was booted; remove one of them",
 		found[0].Path, found[1].Path)
+}
+
+// cutOff is about a disk that ends before it has need bytes.
+func (d BlockDevice) cutOff(need int64) error {
+	return fmt.Errorf("the disk %s has %d MiB, and the image that was written to it needs %d MiB before there is any room for data: "+
+		"write the image to a larger disk", d.Path, d.Bytes>>20, need>>20)
 }
 
 func describe(disks []BlockDevice) string {
@@ -156,13 +188,52 @@ func describe(disks []BlockDevice) string {
 	return strings.Join(out, ", ")
 }
 
-func readTable(d BlockDevice) (*Table, error) {
+// A partitionTable is one that Skerry's disks have: [Table] or [MBR].
+type partitionTable interface {
+	// find returns the index of the partition of that name, or -1.
+	find(name string) int
+	// hasID tells whether a partition has the unique name, in lower case.
+	hasID(id string) bool
+	CutOff() (need int64, cut bool)
+	// unused tells whether the partition is missing, or as an image has it: no device has made a file system on it.
+	unused(name string) bool
+	Extend(name string, kind, id GUID, minimum int64) (number int, changed bool, err error)
+	// bounds is where a partition lies, in bytes.
+	bounds(number int) (start, length int64)
+	Write(Disk) error
+}
+
+func readTable(d BlockDevice) (partitionTable, error) {
 	f, err := os.Open(d.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return ReadTable(f, uint64(d.Bytes/sectorSize))
+	return readAnyTable(f, uint64(d.Bytes/sectorSize))
+}
+
+// readAnyTable prefers an MBR, as the kernel does: what is left of a GUID table on a disk that was written anew counts only if the
+// MBR says so.
+func readAnyTable(d io.ReaderAt, sectors uint64) (partitionTable, error) {
+	mbr, err := ReadMBR(d, sectors)
+	if err == nil {
+		return mbr, nil
+	}
+	if !errors.Is(err, ErrNoMBR) {
+		return nil, err
+	}
+	t, err := ReadTable(d, sectors)
+	if err != nil { // a nil *Table is not a nil partitionTable
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Table) unused(name string) bool { return t.find(name) < 0 }
+
+func (t *Table) bounds(number int) (start, length int64) {
+	p := t.Partitions[number-1]
+	return int64(p.First) * sectorSize, p.Bytes()
 }
 
 // hasID tells whether a partition has the unique GUID, in lower case.
@@ -193,18 +264,21 @@ func BootedPartition() string {
 }
 
 // ExtendPartition makes the partition reach to the disk's end (see [Table.Extend]), tells the kernel, and returns its
-// device node.
+// device node. A table without names and GUIDs needs neither kind nor id.
 func ExtendPartition(d *BlockDevice, name string, kind, id GUID, minimum int64) (path string, err error) {
 	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
 	if err != nil {
 		return "", fmt.Errorf("cannot open disk: %w", err)
 	}
 	defer f.Close()
-	t, err := ReadTable(f, uint64(d.Bytes/sectorSize))
+	t, err := readAnyTable(f, uint64(d.Bytes/sectorSize))
 	if err != nil {
 		return "", fmt.Errorf("disk %s: %w", d.Path, err)
 	}
-	existed := t.find(name) >= 0
+	if need, cut := t.CutOff(); cut {
+		return "", d.cutOff(need)
+	}
+	wipe := t.unused(name)
 	number, changed, err := t.Extend(name, kind, id, minimum)
 	if err != nil {
 		return "", err
@@ -213,18 +287,20 @@ func ExtendPartition(d *BlockDevice, name string, kind, id GUID, minimum int64) 
 	if !changed {
 		return path, nil
 	}
-	p := t.Partitions[number-1]
-	op := blkpgResize
-	if !existed {
-		op = blkpgAdd
-		if err := wipeFilesystem(f, int64(p.First)*sectorSize, p.Bytes()); err != nil {
+	start, length := t.bounds(number)
+	if wipe {
+		if err := wipeFilesystem(f, start, length); err != nil {
 			return "", fmt.Errorf("cannot clear the place of partition %s: %w", path, err)
 		}
 	}
 	if err := t.Write(f); err != nil {
 		return "", fmt.Errorf("disk %s: %w", d.Path, err)
 	}
-	if err := blkpg(f, op, number, int64(p.First)*sectorSize, p.Bytes()); err != nil {
+	op := blkpgResize
+	if d.Parts[name] == "" {
+		op = blkpgAdd
+	}
+	if err := blkpg(f, op, number, start, length); err != nil {
 		return "", fmt.Errorf("cannot tell the kernel of partition %s: %w", path, err)
 	}
 	d.Parts[name] = path

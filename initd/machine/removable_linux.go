@@ -29,7 +29,7 @@ type Volume struct {
 // RemovableVolumes lists the file systems on removable disks. A disk with partitions of Skerry is none, even if it is on USB:
 // the machine may run from it.
 func RemovableVolumes() ([]Volume, error) {
-	paths, err := removable("/sys/block")
+	paths, err := removable("/sys/block", hasMBR)
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +53,8 @@ func RemovableVolumes() ([]Volume, error) {
 }
 
 // removable lists the device nodes that may have a file system: the partitions of removable disks, and those disks that have none.
-// sys is /sys/block.
-func removable(sys string) ([]string, error) {
+// sys is /sys/block; numbered tells whether a disk is Skerry's although its partitions have no names.
+func removable(sys string, numbered func(disk string) bool) ([]string, error) {
 	entries, err := os.ReadDir(sys)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list disks: %w", err)
@@ -74,7 +74,7 @@ func removable(sys string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		var own bool
+		own := numbered("/dev/" + e.Name())
 		nodes := []string{"/dev/" + e.Name()}
 		if len(parts) > 0 {
 			nodes = nil

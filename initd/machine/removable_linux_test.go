@@ -21,15 +21,21 @@ func sysfs(t *testing.T, text string) string {
 			continue
 		}
 		path, content, _ := strings.Cut(line, "=")
-		path = filepath.Join(root, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		sysfsFile(t, root, path, content)
 	}
 	return root
+}
+
+// sysfsFile makes a file of any content.
+func sysfsFile(t *testing.T, root, path, content string) {
+	t.Helper()
+	path = filepath.Join(root, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestRemovable(t *testing.T) {
@@ -56,6 +62,10 @@ func TestRemovable(t *testing.T) {
 		devices/pci/usb1/1-4/sdd/sdd1/partition=1
 		devices/pci/usb1/1-4/sdd/sdd1/uevent=PARTNAME=skerry-esp
 		devices/pci/usb1/1-4/sdd/sdd4/partition=4
+		devices/pci/usb1/1-5/sde/device/model=disk with an MBR that the machine runs from
+		devices/pci/usb1/1-5/sde/size=1000
+		devices/pci/usb1/1-5/sde/removable=0
+		devices/pci/usb1/1-5/sde/sde1/partition=1
 		devices/pci/mmc/mmcblk1/device/type=SD
 		devices/pci/mmc/mmcblk1/size=1000
 		devices/pci/mmc/mmcblk1/removable=1
@@ -65,8 +75,9 @@ func TestRemovable(t *testing.T) {
 		block/sdb>../devices/pci/usb1/1-2/sdb
 		block/sdc>../devices/pci/usb1/1-3/sdc
 		block/sdd>../devices/pci/usb1/1-4/sdd
+		block/sde>../devices/pci/usb1/1-5/sde
 		block/mmcblk1>../devices/pci/mmc/mmcblk1`)
-	got, err := removable(filepath.Join(root, "block"))
+	got, err := removable(filepath.Join(root, "block"), func(disk string) bool { return disk == "/dev/sde" })
 	if err != nil {
 		t.Fatal(err)
 	}

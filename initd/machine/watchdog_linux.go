@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +21,16 @@ type Watchdog struct {
 	Timeout  time.Duration
 }
 
-// OpenWatchdog starts the first hardware watchdog, asking for a timeout. It is an fs.ErrNotExist where there is none.
+// OpenWatchdog starts the first watchdog, asking for a timeout. It is an fs.ErrNotExist where there is none.
 func OpenWatchdog(timeout time.Duration) (*Watchdog, error) {
-	f, err := os.OpenFile("/dev/watchdog0", os.O_WRONLY, 0)
+	names, err := watchdogs("/sys")
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fs.ErrNotExist
+	}
+	f, err := os.OpenFile("/dev/"+names[0], os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -35,6 +44,38 @@ func OpenWatchdog(timeout time.Duration) (*Watchdog, error) {
 		w.Identity = unix.ByteSliceToString(info.Identity[:])
 	}
 	return w, w.Feed()
+}
+
+// watchdogs are those that can be started, the first one first. sys is /sys.
+func watchdogs(sys string) ([]string, error) {
+	paths, err := filepath.Glob(filepath.Join(sys, "class/watchdog/watchdog[0-9]*"))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, path := range paths {
+		if !resetsAtOnce(sys, path) {
+			names = append(names, filepath.Base(path))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// resetsAtOnce tells the watchdog of an emulated Raspberry Pi from a real one. QEMU (hw/misc/bcm2835_powermgt.c) has no timer there, and
+// resets the machine when it is started. The block that the watchdog belongs to does not identify itself there either, and is refused by
+// the driver of its other half.
+func resetsAtOnce(sys, watchdog string) bool {
+	device, err := filepath.EvalSymlinks(filepath.Join(watchdog, "device"))
+	if err != nil || filepath.Base(device) != "bcm2835-wdt" {
+		return false
+	}
+	exists := func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}
+	power := filepath.Join(filepath.Dir(device), "bcm2835-power")
+	return exists(power) && exists(filepath.Join(sys, "bus/platform/drivers/bcm2835-power")) && !exists(filepath.Join(power, "driver"))
 }
 
 // AwaitWatchdog opens the first hardware watchdog as soon as its driver has found it, or fails when ctx is done.

@@ -37,7 +37,7 @@ type Link struct {
 	MAC      net.HardwareAddr
 	MTU      int
 	Loopback bool
-	// Wired is an Ethernet device that is hardware, or a hypervisor's: not a bridge, veth, tunnel or radio.
+	// Wired is an Ethernet device that is hardware, or a hypervisor's, or a radio that is configured: not a bridge, veth or tunnel.
 	Wired bool
 	// Up is the administrator's word, Carrier the cable's.
 	Up, Carrier bool
@@ -137,6 +137,39 @@ func (w *wanted) add(l Link, lease *Lease) {
 			Dst: r.Dst, Gateway: r.Gateway, Src: lease.Address.Addr(), Metric: metric(l),
 			OnLink: r.Gateway.IsValid() && !lease.Address.Masked().Contains(r.Gateway),
 		})
+	}
+}
+
+// configure adds what operators want.
+func (w *wanted) configure(l Link, c Configured) {
+	if c.MTU != 0 {
+		w.MTU = c.MTU
+	}
+	for _, p := range c.Addresses {
+		if !slices.Contains(w.Addrs, p) { // DHCP may give the same
+			w.Addrs = append(w.Addrs, p)
+		}
+	}
+	for _, r := range c.Routes {
+		if r.Metric == 0 {
+			r.Metric = metric(l)
+		}
+		near := slices.IndexFunc(c.Addresses, func(p netip.Prefix) bool { return p.Contains(r.Gateway) })
+		if near < 0 && !r.Gateway.IsLinkLocalUnicast() {
+			r.OnLink = true
+		}
+		// IPv6 refuses a source that it still looks for duplicates of, and needs none: it chooses by destination (RFC 6724).
+		if r.Gateway.Is4() {
+			if near < 0 {
+				near = slices.IndexFunc(c.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() })
+			}
+			if near >= 0 {
+				r.Src = c.Addresses[near].Addr()
+			}
+		}
+		// The kernel has one of a metric: what was configured takes the place of what was offered.
+		w.Routes = slices.DeleteFunc(w.Routes, func(o Route) bool { return o.Dst == r.Dst && o.Metric == r.Metric })
+		w.Routes = append(w.Routes, r)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,16 +27,18 @@ type netKernel struct {
 	wired func(name string) bool
 }
 
-// NewKernel returns the kernel that the process runs on.
-func NewKernel() Kernel { return &netKernel{wired: isHardware} }
+// NewKernel returns the kernel that the process runs on. Radios need more than a cable does: of them only those that are named
+// are looked after.
+func NewKernel(radios ...string) Kernel {
+	return &netKernel{wired: func(name string) bool { return isHardware("/sys/class/net", name, radios) }}
+}
 
-// isHardware tells a network card, real or virtual, from what software made: only the former hangs on a bus. Radios need
-// more than a cable does.
-func isHardware(name string) bool {
-	dir := filepath.Join("/sys/class/net", name)
+// isHardware tells a network card, real or virtual, from what software made: only the former hangs on a bus.
+func isHardware(class, name string, radios []string) bool {
+	dir := filepath.Join(class, name)
 	_, noDevice := os.Stat(filepath.Join(dir, "device"))
 	_, noRadio := os.Stat(filepath.Join(dir, "phy80211"))
-	return noDevice == nil && noRadio != nil
+	return noDevice == nil && (noRadio != nil || slices.Contains(radios, name))
 }
 
 func (k *netKernel) Links() ([]Link, error) {

@@ -14,6 +14,7 @@ type Source string
 
 // The sources of addresses.
 const (
+	Static    Source = "static" // an operator's configuration
 	DHCP      Source = "dhcp"
 	LinkLocal Source = "link-local" // made up, because no DHCP server answered (RFC 3927)
 )

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +34,9 @@ func TestRealKernel(t *testing.T) {
 	case "server":
 		testServer(t)
 		return
+	case "static":
+		testStatic(t)
+		return
 	}
 	if os.Getuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -40,11 +44,124 @@ func TestRealKernel(t *testing.T) {
 		}
 		t.Skip("skipped: needs root to make network namespaces")
 	}
-	out, err := again("device").CombinedOutput()
-	if err != nil {
-		t.Fatalf("the device failed: %v\n%s", err, out)
+	for _, role := range []string{"device", "static"} {
+		if out, err := again(role).CombinedOutput(); err != nil {
+			t.Errorf("the device (%s) failed: %v\n%s", role, err, out)
+		}
 	}
 }
+
+// testStatic holds what the kernel has against what was configured, and how often it was changed: a kernel that tells something in
+// other words than it was told would be changed for ever.
+func testStatic(t *testing.T) {
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "far"}
+	if err := netlink.LinkAdd(cable); err != nil {
+		t.Fatal(err)
+	}
+	far, err := netlink.LinkByName("far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(far); err != nil {
+		t.Fatal(err)
+	}
+	p, a := netip.MustParsePrefix, netip.MustParseAddr
+	configured := Configured{
+		Addresses: []netip.Prefix{p("10.9.0.7/24"), p("2001:db8::7/64"), p("10.9.1.7/32")},
+		Routes: []Route{
+			{Dst: p("0.0.0.0/0"), Gateway: a("10.9.0.1")}, {Dst: p("::/0"), Gateway: a("2001:db8::1")}, {Dst: p("2001:db8:7::/48"), Gateway: a("fe80::1"), Metric: 7},
+			{Dst: p("10.8.0.0/16"), Gateway: a("10.9.1.1"), Metric: 50}, {Dst: p("2001:db8:8::/48"), Gateway: a("2001:db8:9::1")},
+		},
+		DNS: []netip.Addr{a("10.9.0.53")}, MTU: 1400,
+	}
+	k := &counting{Kernel: &netKernel{wired: func(name string) bool { return name == "eth0" }}}
+	states := make(chan State, 100)
+	m := New(Options{Configured: map[string]Configured{"eth0": configured}, Kernel: k, OnChange: func(s State) { states <- s }})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan error)
+	go func() { done <- m.Run(ctx) }()
+	until := func(what string, holds func(State) bool) {
+		t.Helper()
+		for {
+			select {
+			case s := <-states:
+				if holds(s) {
+					return
+				}
+			case <-ctx.Done():
+				t.Fatalf("waited in vain for %s; changes so far: %s", what, k.text())
+			}
+		}
+	}
+	complete := func(s State) bool { return len(s.Addresses) == 3 && len(s.Gateways) == 2 }
+	until("the addresses", complete)
+	// Somebody deletes an address, and with it a route: both come back.
+	eth0, err := netlink.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrDel(eth0, &netlink.Addr{IPNet: toIPNet(p("10.9.0.7/24"))}); err != nil {
+		t.Fatal(err)
+	}
+	until("the loss", func(s State) bool { return !complete(s) || len(k.changes()) > 9 })
+	// The kernel tells of its own doings, such as the end of looking for duplicates, for some seconds.
+	for before := -1; before != len(k.changes()); time.Sleep(3 * time.Second) {
+		before = len(k.changes())
+		if before > 40 {
+			t.Fatalf("the kernel is changed again and again: %s", k.text())
+		}
+	}
+	links, err := k.Links()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if l.Name != "eth0" {
+			continue
+		}
+		var got []string
+		for _, r := range l.Routes {
+			if r.Ours {
+				got = append(got, strings.ReplaceAll(r.String(), fmt.Sprint("metric ", metric(l)), "metric of the link"))
+			}
+		}
+		slices.Sort(got)
+		want := []string{
+			"0.0.0.0/0 via 10.9.0.1 src 10.9.0.7 metric of the link", "10.8.0.0/16 via 10.9.1.1 src 10.9.0.7 metric 50 onlink",
+			"2001:db8:7::/48 via fe80::1 metric 7", "2001:db8:8::/48 via 2001:db8:9::1 metric of the link onlink", "::/0 via 2001:db8::1 metric of the link",
+		}
+		if !slices.Equal(got, want) || l.MTU != 1400 {
+			t.Errorf("MTU %d, routes\n%s\nwant\n%s", l.MTU, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// counting is a kernel that remembers what it was asked for.
+type counting struct {
+	Kernel
+	mu   sync.Mutex
+	made []string
+}
+
+func (k *counting) Apply(c Change) error {
+	k.mu.Lock()
+	k.made = append(k.made, c.String())
+	k.mu.Unlock()
+	return k.Kernel.Apply(c)
+}
+
+func (k *counting) changes() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.made)
+}
+
+func (k *counting) text() string { return strings.Join(k.changes(), "; ") }
 
 // again is this test in another role and an empty network namespace.
 func again(role string) *exec.Cmd {

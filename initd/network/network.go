@@ -1,6 +1,6 @@
 // Package network keeps the machine reachable: loopback and every wired link up, an IPv4 address by DHCP or, when nobody
 // answers, a link-local one, IPv6 by router advertisements and, where they ask for it, DHCPv6; resolv.conf from what was
-// learned.
+// learned. What an operator has configured for a link takes the place of that, or comes besides.
 //
 // It runs in process 1 for as long as the machine does. It compares what should be with what the kernel has, each time
 // that the kernel or a lease changes, so that a missed event or a hand that removed an address heals by itself. Addresses
@@ -28,6 +28,8 @@ type Options struct {
 	MachineID string
 	// ResolvConf is the path of the file that is written for resolvers. Empty: none.
 	ResolvConf string
+	// Configured is what operators want of links, by name.
+	Configured map[string]Configured
 	// Kernel is NewKernel's, or a test's.
 	Kernel Kernel
 	// OnChange is told each new State, from the goroutine of Run: it must not block. It may be nil.
@@ -35,6 +37,18 @@ type Options struct {
 
 	// clients makes the DHCP clients; nil means the real ones.
 	clients clientMaker
+}
+
+// Configured is what a link has besides what the network offers.
+type Configured struct {
+	// DHCP4: an IPv4 address is asked for. A link that is not configured asks for one, too.
+	DHCP4     bool
+	Addresses []netip.Prefix
+	// Routes have a gateway. Metric 0 stands for that of the link; Src and OnLink follow from the addresses, unless OnLink is set.
+	Routes []Route
+	DNS    []netip.Addr
+	Search []string
+	MTU    int // 0: what the network says
 }
 
 // A clientMaker makes what talks DHCP on a link.
@@ -195,9 +209,12 @@ func (m *Manager) reconcileLink(ctx context.Context, l Link) error {
 	// A cable that was plugged in may lead to another network: the lease is asked about. The counter also shows a change
 	// that was over before we looked.
 	plugged := l.Carrier && (!before.Carrier || before.CarrierUps != l.CarrierUps)
+	configured, is := m.Configured[l.Name]
 	if plugged {
 		slog.Info("a network link has a carrier", "link", l.Name)
-		m.start(ctx, v4, known, m.clients.dhcp4(l), m.fallback(l))
+		if !is || configured.DHCP4 {
+			m.start(ctx, v4, known, m.clients.dhcp4(l), m.fallback(l))
+		}
 	}
 	if l.Managed || l.OtherConf {
 		if plugged || known.stop[v6] == nil || before.Managed != l.Managed {
@@ -209,6 +226,7 @@ func (m *Manager) reconcileLink(ctx context.Context, l Link) error {
 	}
 	var errs []error
 	want := known.wanted()
+	want.configure(l, configured)
 	owned := slices.Clone(want.Addrs)
 	for _, c := range diff(l, known.owned, want) {
 		slog.Info("changing the network", "link", l.Name, "change", c)

@@ -134,7 +134,10 @@ func (w *world) pass(d time.Duration) string {
 }
 
 // run runs a manager on a machine with a loopback, eth0 without a carrier, and a bridge.
-func run(t *testing.T, test func(t *testing.T, w *world, eth0 *Link)) {
+func run(t *testing.T, test func(t *testing.T, w *world, eth0 *Link)) { runWith(t, nil, test) }
+
+// runWith is run for a machine that somebody has configured.
+func runWith(t *testing.T, configured map[string]Configured, test func(t *testing.T, w *world, eth0 *Link)) {
 	synctest.Test(t, func(t *testing.T) {
 		eth0 := &Link{Index: 2, Name: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, Wired: true, MTU: 1500}
 		w := &world{
@@ -146,7 +149,7 @@ func run(t *testing.T, test func(t *testing.T, w *world, eth0 *Link)) {
 			clients: &fakeClients{script: map[string]map[string][]string{}},
 			resolv:  filepath.Join(t.TempDir(), "etc/resolv.conf"),
 		}
-		m := New(Options{Kernel: w.kernel, ResolvConf: w.resolv, clients: w.clients, OnChange: func(s State) { w.state = s; w.changes++ }})
+		m := New(Options{Configured: configured, Kernel: w.kernel, ResolvConf: w.resolv, clients: w.clients, OnChange: func(s State) { w.state = s; w.changes++ }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- m.Run(ctx) }()
@@ -239,6 +242,63 @@ addresses [169.254.7.2] gateways [] dns []
 		}
 		time.Sleep(7 * time.Second)
 		expect(t, "a server came", w.settle(), leased)
+	})
+}
+
+// static is a link with addresses of an operator.
+func static(dhcp bool) map[string]Configured {
+	p, a := netip.MustParsePrefix, netip.MustParseAddr
+	return map[string]Configured{"eth0": {
+		DHCP4: dhcp, Addresses: []netip.Prefix{p("192.0.2.7/24"), p("198.51.100.7/24")},
+		Routes: []Route{
+			{Dst: p("0.0.0.0/0"), Gateway: a("192.0.2.1")},
+			{Dst: p("203.0.113.0/24"), Gateway: a("198.51.100.1"), Metric: 7},
+			{Dst: p("203.0.114.0/24"), Gateway: a("10.9.9.9")},
+		},
+		DNS: []netip.Addr{a("192.0.2.53")}, Search: []string{"static.example"}, MTU: 1400,
+	}}
+}
+
+func TestStatic(t *testing.T) {
+	const addressed = `lo up=true
+eth0 up=true, 192.0.2.7/24, 198.51.100.7/24, 0.0.0.0/0 via 192.0.2.1 src 192.0.2.7 metric 102, ` +
+		`203.0.113.0/24 via 198.51.100.1 src 198.51.100.7 metric 7, 203.0.114.0/24 via 10.9.9.9 src 192.0.2.7 metric 102 onlink
+cni0 up=false
+addresses [192.0.2.7 198.51.100.7] gateways [192.0.2.1] dns [192.0.2.53]
+nameserver 192.0.2.53
+search static.example
+`
+	runWith(t, static(false), func(t *testing.T, w *world, eth0 *Link) {
+		w.clients.script["eth0 4"] = map[string][]string{"acquire": {"10.0.0.5/24"}}
+		expect(t, "without a carrier", w.settle(), addressed)
+		eth0.Carrier = true
+		expect(t, "with a carrier", w.settle(), addressed)
+		if len(w.clients.asked) != 0 || w.state.Links[0].Source != Static || eth0.MTU != 1400 {
+			t.Errorf("asked %v, source %q, MTU %d", w.clients.asked, w.state.Links[0].Source, eth0.MTU)
+		}
+		w.kernel.Apply(Change{Link: *eth0, DeleteAddr: netip.MustParsePrefix("192.0.2.7/24")})
+		if got := w.settle(); !strings.Contains(got, "192.0.2.7/24") || !strings.Contains(got, "via 192.0.2.1") {
+			t.Errorf("what was deleted does not come back:\n%s", got)
+		}
+		w.kernel.links = append(w.kernel.links, &Link{Index: 9, Name: "usb0", Wired: true, Carrier: true})
+		w.clients.script["usb0 4"] = map[string][]string{"acquire": {"10.0.0.6/24"}}
+		if got := w.settle(); !strings.Contains(got, "usb0 up=true, 10.0.0.6/24") {
+			t.Errorf("a link that is not configured has no lease:\n%s", got)
+		}
+	})
+	runWith(t, static(true), func(t *testing.T, w *world, eth0 *Link) {
+		w.clients.script["eth0 4"] = map[string][]string{"acquire": {"10.0.0.5/24"}}
+		eth0.Carrier = true
+		w.settle()
+		expect(t, "with a lease besides", w.settle(), `lo up=true
+eth0 up=true, 192.0.2.7/24, 198.51.100.7/24, 10.0.0.5/24, 0.0.0.0/0 via 192.0.2.1 src 192.0.2.7 metric 102, `+
+			`203.0.113.0/24 via 198.51.100.1 src 198.51.100.7 metric 7, 203.0.114.0/24 via 10.9.9.9 src 192.0.2.7 metric 102 onlink
+cni0 up=false
+addresses [192.0.2.7 198.51.100.7 10.0.0.5] gateways [192.0.2.1] dns [192.0.2.53 10.0.0.1]
+nameserver 192.0.2.53
+nameserver 10.0.0.1
+search static.example example.com
+`)
 	})
 }
 

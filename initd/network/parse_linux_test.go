@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -157,5 +159,20 @@ func TestARP(t *testing.T) {
 				t.Errorf("got %t", got)
 			}
 		})
+	}
+}
+
+// TestIsHardware: cables are looked after, and of radios those that are named.
+func TestIsHardware(t *testing.T) {
+	class := t.TempDir()
+	for _, path := range []string{"eth0/device", "wlan0/device", "wlan0/phy80211", "wlan1/device", "wlan1/phy80211", "veth0"} {
+		if err := os.MkdirAll(filepath.Join(class, path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]bool{"eth0": true, "wlan0": true, "wlan1": false, "veth0": false, "gone": false} {
+		if got := isHardware(class, name, []string{"wlan0", "veth0"}); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

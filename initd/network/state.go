@@ -48,7 +48,10 @@ func (m *Manager) state(links []Link) State {
 			continue
 		}
 		ls := LinkState{Name: l.Name, MAC: l.MAC.String(), Carrier: l.Carrier}
-		if lease := known.leases[v4]; lease != nil {
+		configured := m.Configured[l.Name]
+		if slices.ContainsFunc(configured.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+			ls.Source = Static
+		} else if lease := known.leases[v4]; lease != nil {
 			ls.Source = lease.Source
 		}
 		for _, a := range l.Addrs {
@@ -66,6 +69,10 @@ func (m *Manager) state(links []Link) State {
 				s.Gateways = appendNew(s.Gateways, zoned(r.Gateway, l.Name))
 			}
 		}
+		for _, a := range configured.DNS {
+			s.DNS = appendNew(s.DNS, zoned(a, l.Name))
+		}
+		s.Search = appendNew(s.Search, configured.Search...)
 		for _, lease := range known.leases {
 			if lease == nil {
 				continue

@@ -96,13 +96,23 @@ func (u UBoot) Status(n Name) (Status, error) {
 }
 
 // Counted tells whether the boot loader has ever counted a boot, which a device's first boot is: if not, it and this program
-// do not see the same state, and an upgrade that fails would not be rolled back.
+// do not see the same state, and an upgrade that fails would not be rolled back. A state that was lost does not tell: see Recount.
 func (u UBoot) Counted() (bool, error) {
 	c, err := u.read()
 	if err != nil {
 		return false, fmt.Errorf("cannot read boot state: %w", err)
 	}
 	return c.newest.counted > 0, nil
+}
+
+// Recount puts a good slot on trial with that many tries, so that the boot loader has its next start to count. A slot that is not
+// good is left as it is.
+func (u UBoot) Recount(n Name, tries int) error {
+	never := func(s Status) bool { return !s.Good }
+	if err := u.mark(n, never, ubootSlot{left: uint32(tries)}); err != nil {
+		return fmt.Errorf("cannot let the next start of slot %s be counted: %w", n, err)
+	}
+	return nil
 }
 
 // MarkGood implements [Backend].

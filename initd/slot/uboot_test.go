@@ -93,6 +93,8 @@ func do(m *slottest.UBoot, call string) error {
 		return m.MarkGood(Name(n))
 	case "bad":
 		return m.MarkBad(Name(n))
+	case "recount":
+		return m.Recount(Name(n), 16)
 	case "remove":
 		return m.Remove(Name(n))
 	case "install":
@@ -163,6 +165,9 @@ func TestUBootStatus(t *testing.T) {
 		{"boot, bad a, install b", "a: {Present:true Good:false Left:0 Done:1}, b: {Present:true Good:false Left:3 Done:0}, counted true"},
 		{"good a, install b, lose b-0", "a: {Present:true Good:true Left:0 Done:0}, b: {Present:false Good:false Left:0 Done:0}, counted false"},
 		{"boot, good a, install b, rot both", "a: {Present:true Good:true Left:0 Done:0}, b: {Present:true Good:true Left:0 Done:0}, counted false"},
+		{"boot, good a, rot both, boot, recount a", "a: {Present:true Good:false Left:16 Done:0}, b: {Present:false Good:false Left:0 Done:0}, counted false"},
+		{"boot, good a, rot both, boot, recount a, boot, good a", "a: {Present:true Good:true Left:0 Done:0}, b: {Present:false Good:false Left:0 Done:0}, counted true"},
+		{"boot, good a, install b, boot, recount b", "a: {Present:true Good:true Left:0 Done:0}, b: {Present:true Good:false Left:2 Done:1}, counted true"},
 	} {
 		m := life(t, c.calls)
 		a, errA := m.Status(A)

@@ -24,9 +24,9 @@ func configCommand() *cobra.Command {
 func configValidateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate FILE",
-		Short: "Check a #cloud-config file as a device would",
-		Long: `Validate reads a #cloud-config file by the same code as a device and reports every mistake with line and column. Use -
-for standard input.`,
+		Short: "Check a #cloud-config or network-config file as a device would",
+		Long: `Validate reads a #cloud-config file, or a network-config, by the same code as a device and reports every mistake with line and
+column, and keys that have no effect. Use - for standard input.`,
 		Example: `  skerry config validate my-node.yaml
   skerry config validate - < my-node.yaml`,
 		Args: cobra.ExactArgs(1),
@@ -43,8 +43,12 @@ for standard input.`,
 			if err != nil {
 				return fmt.Errorf("cannot read the configuration: %w", err)
 			}
-			if err := validateConfig(name, data); err != nil {
+			ignored, err := config.Validate(name, data)
+			if err != nil {
 				return err
+			}
+			for _, p := range ignored {
+				fmt.Fprintln(cmd.ErrOrStderr(), p.Error())
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", name)
 			return nil
@@ -52,7 +56,7 @@ for standard input.`,
 	}
 }
 
-// validateConfig checks single keys, then whether they go together.
+// validateConfig checks what is to be baked into an image: single keys, then whether they go together.
 func validateConfig(name string, data []byte) error {
 	c, err := config.Parse(name, data)
 	if err != nil {

@@ -15,8 +15,22 @@ type commandLine struct {
 	slot           slot.Name
 	verity         machine.Verity
 	version, board string
-	debug          bool
+	loader         bootLoader
+	// bootPartition is what the boot loader says that it has booted from; empty if it says nothing.
+	bootPartition string
+	debug         bool
 }
+
+// A bootLoader is one whose state this program can keep.
+type bootLoader string
+
+const (
+	systemdBoot bootLoader = "systemd-boot"
+	uboot       bootLoader = "uboot"
+)
+
+// unknown is the boot partition of a boot loader that cannot say it.
+const unknown = "unknown"
 
 func parseCommandLine(text string) (commandLine, error) {
 	var c commandLine
@@ -28,7 +42,18 @@ func parseCommandLine(text string) (commandLine, error) {
 	}
 	c.version, c.board = values["skerry.version"], values["skerry.board"]
 	c.debug = values["skerry.loglevel"] == "debug"
+	c.loader = bootLoader(values["skerry.loader"])
+	if c.bootPartition = values["skerry.bootpart"]; c.bootPartition == unknown {
+		c.bootPartition = ""
+	}
 	var err error
+	switch c.loader {
+	case "":
+		c.loader = systemdBoot
+	case systemdBoot, uboot:
+	default:
+		return c, fmt.Errorf("kernel command line: skerry.loader=%q is neither %s nor %s", c.loader, systemdBoot, uboot)
+	}
 	if c.slot, err = slot.Parse(values["skerry.slot"]); err != nil {
 		return c, fmt.Errorf("kernel command line: skerry.slot: %w", err)
 	}

@@ -76,6 +76,7 @@ func (s *initramfs) modules(ctx context.Context) (err error) {
 	if s.loader, err = machine.NewModuleLoader(); err != nil {
 		return err
 	}
+	s.earlyWatchdog(ctx)
 	events, err := machine.Uevents(ctx)
 	if err != nil {
 		return err
@@ -93,6 +94,44 @@ func (s *initramfs) modules(ctx context.Context) (err error) {
 	return s.loader.LoadAll(strings.Fields(string(list)))
 }
 
+// watchdogModules are drivers of watchdogs that are there from the start, and whose device no bus announces.
+var watchdogModules = []string{"bcm2835_wdt"}
+
+// earlyLimit is how long the watchdog is fed in this stage: longer than any boot takes to find its disk.
+const earlyLimit = 2 * diskTimeout
+
+// earlyWatchdog loads drivers of watchdogs before all others and starts the first watchdog that appears. It goes on running when
+// this stage ends, and the next one has its timeout to take it over.
+func (s *initramfs) earlyWatchdog(ctx context.Context) {
+	for _, name := range watchdogModules {
+		if err := s.loader.Load(name); err != nil {
+			s.moduleFailed(err) // most machines have another one
+		}
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, earlyLimit)
+		defer cancel()
+		w, err := machine.AwaitWatchdog(ctx, watchdogTimeout)
+		if err != nil {
+			return // the next stage says so
+		}
+		s.debugf("watchdog %s resets a machine that hangs for %v", w.Identity, w.Timeout)
+		tick := time.NewTicker(w.Timeout / 4)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if err := w.Feed(); err != nil {
+				s.debugf("%v", err)
+				return
+			}
+		}
+	}()
+}
+
 // moduleFailed is about a driver. Many refuse to load without their device, which is no problem; whether one was missing
 // shows by what does not appear.
 func (p *process) moduleFailed(err error) { p.debugf("%v", err) }
@@ -101,21 +140,28 @@ func (s *initramfs) clockFloor(context.Context) error {
 	return raiseClock("/etc/build-time")
 }
 
-// raiseClock sets the clock to the time in a file (Unix seconds) if it is earlier than that.
-func raiseClock(file string) error {
+// raiseClock sets the clock to the time in a file if it is earlier than that.
+func raiseClock(file string) error { return raise(file, time.Now(), machine.SetClock) }
+
+func raise(file string, now time.Time, set func(time.Time) error) error {
+	floor, err := readTime(file)
+	if err != nil || !now.Before(floor) {
+		return err
+	}
+	return set(floor)
+}
+
+// readTime reads a time in Unix seconds.
+func readTime(file string) (time.Time, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	seconds, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 	if err != nil {
-		return fmt.Errorf("cannot read the time in %s: %w", file, err)
+		return time.Time{}, fmt.Errorf("cannot read the time in %s: %w", file, err)
 	}
-	floor := time.Unix(seconds, 0)
-	if !time.Now().Before(floor) {
-		return nil
-	}
-	return machine.SetClock(floor)
+	return time.Unix(seconds, 0), nil
 }
 
 func (s *initramfs) slot(context.Context) (err error) {
@@ -126,7 +172,11 @@ func (s *initramfs) slot(context.Context) (err error) {
 func (s *initramfs) findDisk(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
-	s.disk, err = machine.FindDisk(ctx, string(s.cmdline.slot), machine.BootedPartition())
+	booted := s.cmdline.bootPartition
+	if s.cmdline.loader == systemdBoot {
+		booted = machine.BootedPartition()
+	}
+	s.disk, err = machine.FindDisk(ctx, string(s.cmdline.slot), booted)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@
 //	/init, /usr/sbin/init   process 1
 //	reboot, poweroff        ask process 1 for it
 //	skerry-api              the device API, a service of its own
+//	skerry-wifi             the radio's wpa_supplicant, as soon as there is a radio
 //
 // Kernel command line, written by the builder into the signed boot image:
 //
@@ -12,6 +13,8 @@
 //	skerry.rootblocks=N      size of the root file system in blocks of 4096 bytes; the tree is behind it
 //	skerry.version=V         version of the image
 //	skerry.board=B           the board that it was built for
+//	skerry.loader=uboot      the boot loader whose state decides what is booted; systemd-boot if it is missing
+//	skerry.bootpart=ID       the boot partition, as U-Boot names it; the firmware's word, or the only one, if it is missing
 //	skerry.loglevel=debug    show the kernel's and init's detailed messages on the console
 //
 // Signals that process 1 obeys: SIGINT (ctrl-alt-del) and SIGTERM restart the machine, SIGUSR2 and SIGRTMIN+4 switch it
@@ -37,6 +40,11 @@ func main() {
 	case "skerry-api":
 		if err := apiMain(); err != nil {
 			fmt.Fprintln(os.Stderr, "skerry-api:", err)
+			os.Exit(1)
+		}
+	case "skerry-wifi":
+		if err := wifiMain(); err != nil {
+			fmt.Fprintln(os.Stderr, "skerry-wifi:", err)
 			os.Exit(1)
 		}
 	default:

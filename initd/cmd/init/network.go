@@ -2,10 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
+	"github.com/skerryos/skerry/initd/config"
 	"github.com/skerryos/skerry/initd/machine"
 	"github.com/skerryos/skerry/initd/network"
 	"github.com/skerryos/skerry/initd/network/timesync"
@@ -26,7 +35,8 @@ func (r *root) startNetwork(ctx context.Context) error {
 	r.newClock()
 	m := network.New(network.Options{
 		Hostname: r.hostname, MachineID: r.machineID, ResolvConf: resolvConf,
-		Kernel: network.NewKernel(),
+		Configured: configured(r.network.Links()),
+		Kernel:     network.NewKernel(slices.Sorted(maps.Keys(r.network.Wifis))...),
 		OnChange: func(s network.State) {
 			r.state.addresses(texts(s.Addresses))
 			r.clock.NetworkChanged(texts(s.NTP))
@@ -40,6 +50,93 @@ func (r *root) startNetwork(ctx context.Context) error {
 		}
 	}()
 	return nil
+}
+
+// configured is what network-config says, in the words of the network. It was checked when it was read.
+func configured(links map[string]config.Interface) map[string]network.Configured {
+	out := map[string]network.Configured{}
+	for name, l := range links {
+		c := network.Configured{DHCP4: l.DHCP4, Search: l.Nameservers.Search, MTU: l.MTU}
+		for _, a := range l.Addresses {
+			c.Addresses = append(c.Addresses, netip.MustParsePrefix(a))
+		}
+		for _, a := range l.Nameservers.Addresses {
+			c.DNS = append(c.DNS, netip.MustParseAddr(a))
+		}
+		add := func(to, via string, metric int, onLink bool) {
+			r := network.Route{Gateway: netip.MustParseAddr(via), Metric: metric, OnLink: onLink}
+			switch {
+			case to != "default":
+				r.Dst = netip.MustParsePrefix(to)
+			case r.Gateway.Is4():
+				r.Dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+			default:
+				r.Dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+			}
+			c.Routes = append(c.Routes, r)
+		}
+		for _, gateway := range []string{l.Gateway4, l.Gateway6} {
+			if gateway != "" {
+				add("default", gateway, 0, false)
+			}
+		}
+		for _, route := range l.Routes {
+			add(route.To, route.Via, route.Metric, route.OnLink)
+		}
+		out[name] = c
+	}
+	return out
+}
+
+const (
+	// wifiDir has the configuration of a radio, LINK.conf; the unit of the radio starts only if it is there.
+	wifiDir           = runDir + "/wifi"
+	supplicantProgram = "/usr/sbin/wpa_supplicant"
+	// wifiPoll is between two looks for the radio: it may be on USB, or its driver may still wait for its firmware.
+	wifiPoll = time.Second
+)
+
+// configureWifi writes what the radio's service needs. Both places are given for tests.
+func configureWifi(dir, program string, wifis map[string]config.Interface) error {
+	if len(wifis) == 0 {
+		return nil
+	}
+	if _, err := os.Stat(program); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s has wifis, and this image has no program for them: build it with wifi", config.NetworkFile)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for name, link := range wifis {
+		if err := os.WriteFile(filepath.Join(dir, name+".conf"), link.Supplicant(), 0o600); err != nil {
+			return fmt.Errorf("cannot configure the radio %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// wifiMain is the process skerry-wifi: it waits for the radio and becomes wpa_supplicant, which would end without it.
+func wifiMain() error {
+	files, err := filepath.Glob(filepath.Join(wifiDir, "*.conf"))
+	if err != nil {
+		return err
+	}
+	if len(files) != 1 {
+		return fmt.Errorf("there are %d files %s/*.conf, and one radio is what can be used", len(files), wifiDir)
+	}
+	link := strings.TrimSuffix(filepath.Base(files[0]), ".conf")
+	for {
+		_, err := os.Stat(filepath.Join("/sys/class/net", link))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		time.Sleep(wifiPoll)
+	}
+	args := []string{supplicantProgram, "-D", "nl80211", "-i", link, "-c", files[0]}
+	return fmt.Errorf("cannot start %s: %w", supplicantProgram, syscall.Exec(supplicantProgram, args, os.Environ()))
 }
 
 // newClock prepares what keeps the clock; startTime lets it run.

@@ -89,7 +89,7 @@ func (p *process) runRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := &root{process: p, journal: j, slots: newSlots()}
+	r := &root{process: p, journal: j, slots: newSlots(p.cmdline.loader, p.disk)}
 	booting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	finished := make(chan error, 1)

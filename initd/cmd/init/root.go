@@ -44,6 +44,7 @@ type root struct {
 	machineID string
 	hostname  string
 	config    *config.Loaded
+	network   *config.Network
 	services  atomic.Pointer[service.Supervisor] // set by the boot sequence, asked by others
 	journal   *journal.Journal
 	slots     slot.Backend
@@ -250,6 +251,9 @@ func (r *root) identity(context.Context) error {
 		return fmt.Errorf("cannot make the machine's identity: %w", err)
 	}
 	r.machineID = trimmed(id)
+	if err := stateRoom.keep(); err != nil {
+		r.problem(err.Error())
+	}
 	r.need("efi_pstore") // where the kernel's last words are; a machine without EFI has none
 	if err := r.saveCrash(); err != nil {
 		r.problem("cannot keep the kernel's last words: " + err.Error())
@@ -277,7 +281,7 @@ func writeDurably(file string, content []byte) error {
 
 // restoreClock: a machine without a clock battery starts where it stopped, and not in 1970.
 func (r *root) restoreClock() error {
-	err := errors.Join(raiseClock("/usr/lib/skerry/build-time"))
+	err := raiseClock("/usr/lib/skerry/build-time")
 	if saved := raiseClock(clockFile); !errors.Is(saved, fs.ErrNotExist) {
 		err = errors.Join(err, saved)
 	}
@@ -309,7 +313,14 @@ func (r *root) configure(context.Context) error {
 	if len(r.config.Problems) > 0 {
 		err = errors.Join(err, r.config.Problems)
 	}
-	return err
+	for _, p := range r.config.Config.Ignored() {
+		r.logf("%v", p)
+	}
+	var nerr error
+	if r.network, nerr = config.ReadNetwork("/"); nerr != nil {
+		nerr = fmt.Errorf("the network is configured by DHCP only, because network-config has mistakes: %w", nerr)
+	}
+	return errors.Join(err, nerr, configureWifi(wifiDir, supplicantProgram, r.network.Wifis))
 }
 
 func trimmed(b []byte) string { return string(bytes.TrimSpace(b)) }

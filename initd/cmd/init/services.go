@@ -151,6 +151,7 @@ func (r *root) committed(ctx context.Context) {
 			r.problem(err.Error())
 		}
 	}
+	r.recount()
 	r.report(ctx)
 }
 

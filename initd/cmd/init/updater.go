@@ -30,7 +30,45 @@ const (
 	snapshotDir  = "/var/lib/skerry/snapshots"
 )
 
-func newSlots() slot.Backend { return slot.SystemdBoot{Dir: machine.BootDirectory(bootDir)} }
+// newSlots is the state of the boot loader that has booted this machine.
+func newSlots(loader bootLoader, disk *machine.BlockDevice) slot.Backend {
+	if loader == uboot {
+		return slot.UBoot{Volume: machine.BootDirectory(bootDir), Disk: machine.BootSectors(disk.Path)}
+	}
+	return slot.SystemdBoot{Dir: machine.BootDirectory(bootDir)}
+}
+
+// A counter is a boot loader that shows whether it counts in the state that this program keeps.
+type counter interface {
+	Counted() (bool, error)
+	Recount(n slot.Name, tries int) error
+}
+
+// counts is why an upgrade may not be begun: nobody would count its attempts. It is nil when the boot loader has shown that it does.
+func counts(slots slot.Backend) error {
+	c, ok := slots.(counter)
+	if !ok {
+		return nil
+	}
+	counted, err := c.Counted()
+	if err == nil && !counted {
+		err = errors.New("the boot loader has never counted a start of this device, so that nothing would bring the old version back; " +
+			"restart the device; if it says so again, its boot loader cannot write to the disk or boots from another one")
+	}
+	return err
+}
+
+// recountTries are far more than a slot needs that works: it is not to be given up, but to be counted.
+const recountTries = 16
+
+// recount lets the next start be counted of a good slot, if none ever was: the state was lost, and with it the proof.
+func (r *root) recount() {
+	why := counts(r.slots)
+	if why == nil {
+		return
+	}
+	r.problem("the device cannot be upgraded: " + message(errors.Join(why, r.slots.(counter).Recount(r.cmdline.slot, recountTries))))
+}
 
 func newSnapshots() *snapshot.Store {
 	return &snapshot.Store{Dir: snapshotDir, Datastore: datastoreDir, Now: time.Now}
@@ -50,7 +88,7 @@ func newUpdater(c commandLine, disk *machine.BlockDevice, slots slot.Backend) (*
 		Running: update.Running{Slot: c.slot, Version: c.version, Board: c.board, Architecture: runtime.GOARCH, Floor: floor},
 		Keys:    keys,
 		Slots:   slots,
-		Store:   update.FileStore(upgradeRecord),
+		Store:   recordStore{upgradeRecord},
 		Root: func(n slot.Name) (update.Medium, error) {
 			return machine.OpenPartition(disk.Parts[machine.RootPartition(string(n))])
 		},

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -133,6 +136,37 @@ func TestClockSane(t *testing.T) {
 		if err := clockSane(file); (err == nil) != sane {
 			t.Errorf("built at %q: %v", text, err)
 		}
+	}
+}
+
+// TestRaise: without a clock battery the machine starts in 1970.
+func TestRaise(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "clock")
+	for _, c := range []struct {
+		text string
+		now  int64
+		want string
+	}{
+		{"1764000000\n", 0, "set to 1764000000"},
+		{"1764000000", 1764000000, "left"},
+		{"1764000000", 1900000000, "left"},
+		{"today", 0, "cannot read the time in"},
+		{"", 0, "cannot read the time in"},
+	} {
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := "left"
+		err := raise(file, time.Unix(c.now, 0), func(to time.Time) error { got = fmt.Sprint("set to ", to.Unix()); return nil })
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%q at %d: %s, want %s", c.text, c.now, got, c.want)
+		}
+	}
+	if err := raise(file+"2", time.Now(), nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
 	}
 }
 

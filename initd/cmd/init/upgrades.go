@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/skerryos/skerry/initd/api"
@@ -52,7 +54,7 @@ func newUpgrades(reboot func() error) (*upgrades, error) {
 	if err != nil {
 		return nil, err
 	}
-	updater, err := newUpdater(c, disk, newSlots())
+	updater, err := newUpdater(c, disk, newSlots(c.loader, disk))
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +176,9 @@ func (u *upgrades) Write(ctx context.Context, b *bundle.Reader, from int, rest i
 	if err := u.notWhileTrying(b.Manifest().Version); err != nil {
 		return err
 	}
+	if err := counts(u.Slots); err != nil {
+		return &api.Refusal{Status: http.StatusPreconditionFailed, Err: fmt.Errorf("bundle refused, nothing was written: %w", err), Hint: "see what the device shows as a problem"}
+	}
 	w, err := u.Begin(b, force)
 	if err != nil {
 		return u.refusal(err)
@@ -234,7 +239,9 @@ func (u *upgrades) refusal(err error) error {
 		}
 	case has[*bundle.UntrustedError](err):
 		r.Status, r.Hint = http.StatusForbidden, "sign the bundle with a key that the device trusts"
-	case has[*os.PathError](err):
+	case errors.Is(err, syscall.ENOSPC):
+		r.Status, r.Hint = http.StatusInsufficientStorage, "make room on the data partition: remove images or volumes, or reset the device; then send the bundle again"
+	case !has[*net.OpError](err) && (has[*os.PathError](err) || has[syscall.Errno](err)):
 		return err // a disk's failure, not the client's
 	default:
 		r.Status, r.Hint = http.StatusBadRequest, "send the bundle again; what was written stays, and the transfer goes on from there"

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/skerryos/skerry/initd/config"
+)
+
+func TestConfigured(t *testing.T) {
+	n, err := config.ParseNetwork("network-config", []byte(`version: 2
+ethernets:
+  eth0:
+    addresses: [192.0.2.7/24, "2001:db8::7/64"]
+    gateway4: 192.0.2.1
+    gateway6: fe80::1
+    routes: [{to: 198.51.100.0/24, via: 192.0.2.2, metric: 50, on-link: true}, {to: default, via: 192.0.2.3, metric: 9}]
+    nameservers: {addresses: [192.0.2.53], search: [example.com]}
+    mtu: 1400
+wifis:
+  wlan0:
+    dhcp4: true
+    access-points: {home: {password: correct-horse}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := configured(n.Links())
+	want := "map[eth0:{DHCP4:false Addresses:[192.0.2.7/24 2001:db8::7/64] Routes:[0.0.0.0/0 via 192.0.2.1 metric 0 ::/0 via fe80::1 metric 0 " +
+		"198.51.100.0/24 via 192.0.2.2 metric 50 onlink 0.0.0.0/0 via 192.0.2.3 metric 9] DNS:[192.0.2.53] Search:[example.com] MTU:1400} " +
+		"wlan0:{DHCP4:true Addresses:[] Routes:[] DNS:[] Search:[] MTU:0}]"
+	if fmt.Sprintf("%+v", got) != want {
+		t.Errorf("got  %+v\nwant %s", got, want)
+	}
+}
+
+func TestConfigureWifi(t *testing.T) {
+	dir, program := filepath.Join(t.TempDir(), "wifi"), filepath.Join(t.TempDir(), "wpa_supplicant")
+	wifis := map[string]config.Interface{"wlan0": {AccessPoints: map[string]config.AccessPoint{"home": {Password: "correct-horse"}}}}
+	if err := configureWifi(dir, program, wifis); err == nil || !strings.Contains(err.Error(), "/boot/network-config has wifis, and this image has no program for them") {
+		t.Errorf("without the program: %v", err)
+	}
+	if err := os.WriteFile(program, nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := configureWifi(dir, program, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("without wifis there is something to start")
+	}
+	if err := configureWifi(dir, program, wifis); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "wlan0.conf"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "wlan0.conf"))
+	if err != nil || !strings.Contains(string(text), `psk="correct-horse"`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
