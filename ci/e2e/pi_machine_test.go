@@ -36,7 +36,11 @@ func newPi(t *testing.T, board string) *pi {
 	t.Helper()
 	description, err := profile.ReadBoard(filepath.Join(repository, "boards", board+".yaml"))
 	must(t, err)
-	need.Tool(t, map[string]string{"arm64": "qemu-system-aarch64", "arm": "qemu-system-arm"}[description.Architecture])
+	architecture := map[string]string{"arm64": "arm64", "armhf": "arm"}[description.Architecture]
+	program, err := vm.FindProgram(architecture)
+	if err != nil {
+		need.Missing(t, err.Error())
+	}
 	dir := filepath.Join(*build, board)
 	_, _, err = skerry(t.Context(), releases("config"), "build", "base", "--board", board, "--no-remote", "--output", dir)
 	must(t, err)
@@ -44,9 +48,9 @@ func newPi(t *testing.T, board string) *pi {
 	p := &pi{t: t, board: board, folder: filepath.Join(*build, "machines", strings.ReplaceAll(t.Name(), "/", "-"))}
 	must(t, os.RemoveAll(p.folder))
 	must(t, os.MkdirAll(p.folder, 0o755))
-	p.config = vm.Config{Architecture: description.Architecture, Accelerator: vm.TCG, Disk: filepath.Join(p.folder, "card.img"), Volatile: true}
+	p.config = vm.Config{Architecture: architecture, Program: program, Accelerator: vm.TCG, Disk: filepath.Join(p.folder, "card.img"), Volatile: true}
 	e := description.Emulator
-	p.config.Board, err = vm.PrepareBoard(p.config.Architecture,
+	p.config.Board, err = vm.PrepareBoard(architecture,
 		vm.Board{Machine: e.Machine, Serial: e.Serial, Loader: e.Loader, DeviceTree: e.DeviceTree, Enable: e.Enable, Disable: e.Disable}, image, p.folder)
 	must(t, err)
 	info, err := os.Stat(image)
