@@ -41,9 +41,14 @@ fi
 // real U-Boot: in some of the states that a card can be in both must start the same slot and leave the same state. A card that cannot be
 // written to is not among them: QEMU's says that it has written, whatever becomes of it.
 func TestPiBootModel(t *testing.T) {
-	p := newPi(t)
+	for _, board := range piBoards {
+		t.Run(board, func(t *testing.T) { testPiBootModel(t, newPi(t, board)) })
+	}
+}
+
+func testPiBootModel(t *testing.T, p *pi) {
 	var script []byte
-	p.boot(t, func(fs filesystem.FileSystem) { script = readFile(t, fs, "boot.scr") })
+	p.partition(t, func(fs filesystem.FileSystem) { script = readFile(t, fs, "boot.scr") })
 	start, err := uboot.Image("model", []byte(modelStart))
 	must(t, err)
 	hexadecimal := "good a, install b, good b" + strings.Repeat(", bad a, good a", 5)
@@ -76,9 +81,9 @@ func TestPiBootModel(t *testing.T) {
 
 			p.on()
 			defer p.off()
-			groups, _ := p.wait(t, 0, `^model: slot ([ab]) is started, partition 1234abcd-01`, piStarts)
+			line := p.wait(t, 0, `^model: slot ([ab]) is started, partition 1234abcd-01`, piStarts)
 			p.off()
-			if got := "image of slot " + groups[1] + " "; got != string(wanted) {
+			if got := "image of slot " + line.Groups[1] + " "; got != string(wanted) {
 				t.Errorf("in %s it starts %q, the model %q", was, got, wanted)
 			}
 			for i := range uint64(slottest.Copies) {
@@ -135,8 +140,8 @@ func piCall(m *slottest.UBoot, call string) error {
 func writeModel(t *testing.T, p *pi, m *slottest.UBoot, script []byte) {
 	t.Helper()
 	const card, boot = 128 << 20, 64 << 20
-	must(t, os.Remove(p.card))
-	f, err := os.Create(p.card)
+	must(t, os.Remove(p.config.Disk))
+	f, err := os.Create(p.config.Disk)
 	must(t, err)
 	defer f.Close()
 	must(t, f.Truncate(card))
@@ -170,17 +175,22 @@ func writeModel(t *testing.T, p *pi, m *slottest.UBoot, script []byte) {
 // TestPi boots the unchanged image from U-Boot to a machine that is ready, with the power going between. A slot that does not
 // become good is counted down and given up; one that does is started without counting.
 func TestPi(t *testing.T) {
-	p := newPi(t)
+	for _, board := range piBoards {
+		t.Run(board, func(t *testing.T) { testPi(t, newPi(t, board)) })
+	}
+}
+
+func testPi(t *testing.T, p *pi) {
 	starting := func(t *testing.T, n, tries string) {
 		t.Helper()
-		groups, _ := p.wait(t, 0, `^Skerry: starting slot ([ab]) from [ab]-[01], tries left: ([0-9a-z]+)`, piStarts)
-		if groups[1] != n || groups[2] != tries {
-			t.Fatalf("slot %s is started with tries %s, want %s with %s", groups[1], groups[2], n, tries)
+		line := p.wait(t, 0, `^Skerry: starting slot ([ab]) from [ab]-[01], tries left: ([0-9a-z]+)`, piStarts)
+		if line.Groups[1] != n || line.Groups[2] != tries {
+			t.Fatalf("slot %s is started with tries %s, want %s with %s", line.Groups[1], line.Groups[2], n, tries)
 		}
 	}
 	ready := func(t *testing.T, n string) {
 		t.Helper()
-		p.wait(t, 0, `^skerry [^ ]+ \(rpi-arm64\) slot `+n+` .*\| ready`, piBoots)
+		p.wait(t, 0, `skerry [^ ]+ \(`+p.board+`\) slot `+n+` .*\| ready`, piBoots)
 	}
 
 	p.on()
@@ -202,7 +212,7 @@ func TestPi(t *testing.T) {
 	p.off()
 
 	// What an upgrade leaves: the other slot on trial. Its root file system is not there, so that it cannot become healthy.
-	p.boot(t, func(fs filesystem.FileSystem) {
+	p.partition(t, func(fs filesystem.FileSystem) {
 		must(t, fs.Mkdir("b-0"))
 		entries, err := fs.ReadDir("a-0")
 		must(t, err)
@@ -225,9 +235,9 @@ func TestPi(t *testing.T) {
 	p.on()
 	starting(t, "b", "0")
 	p.wait(t, 0, `slot b .*failed: .*verity`, piBoots)
-	_, next := p.wait(t, 0, `slot b .*restarting in`, piBoots)
+	next := p.wait(t, 0, `slot b .*restarting in`, piBoots).Number
 	p.wait(t, next, `^Skerry: starting slot a from a-0, tries left: good`, piStarts)
-	p.wait(t, next, `^skerry [^ ]+ \(rpi-arm64\) slot a .*\| ready`, piBoots)
+	p.wait(t, next, `skerry [^ ]+ \(`+p.board+`\) slot a .*\| ready`, piBoots)
 }
 
 // piState is the newest copy of the state on a card.

@@ -1,87 +1,83 @@
 package e2e
 
 import (
-	"bufio"
+	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/diskfs/go-diskfs"
 	"github.com/diskfs/go-diskfs/filesystem"
 
+	"github.com/skerryos/skerry/builder/profile"
 	"github.com/skerryos/skerry/builder/vm"
 	"github.com/skerryos/skerry/ci/need"
 )
 
-// piCard is the size of a card: QEMU wants a power of two.
-const piCard = 4 << 30
+// piBoards are the boards with U-Boot that QEMU emulates.
+var piBoards = []string{"rpi-arm64", "rpi-armv7"}
 
-// A pi is a Raspberry Pi 3 with a card, over any number of starts. QEMU knows no other Raspberry Pi that Debian's U-Boot and
-// kernel both run on. There is no firmware in it: QEMU loads what the card's own boot partition has as U-Boot and device tree, unchanged.
+// A pi is such a board with a card, over any number of starts. There is no firmware in it: QEMU loads what the firmware would load from
+// the card.
 type pi struct {
-	t    *testing.T
-	card string
-	// program and tree are U-Boot and the device tree of the card.
-	program, tree string
-	folder        string
-
-	process *exec.Cmd
-	mu      sync.Mutex
-	lines   []string
-	changed chan struct{}
-	ended   chan struct{}
+	t      *testing.T
+	board  string
+	config vm.Config
+	folder string
+	*vm.VM // the present start; nil while it is off
 }
 
-// piImage is the image of the smallest profile for the board, built once.
-var piImage = sync.OnceValues(func() (string, error) {
-	dir := filepath.Join(*build, "rpi-arm64")
-	_, _, err := skerry(contextWithoutTest, releases("config"), "build", "base", "--board", "rpi-arm64", "--no-remote", "--output", dir)
-	return filepath.Join(dir, "skerry-rpi-arm64.img"), err
-})
-
-// newPi makes a Raspberry Pi with a card of the image, switched off.
-func newPi(t *testing.T) *pi {
+// newPi makes a board with a card of the smallest image for it, switched off.
+func newPi(t *testing.T, board string) *pi {
 	t.Helper()
-	need.Tool(t, "qemu-system-aarch64")
-	image, err := piImage()
+	description, err := profile.ReadBoard(filepath.Join(repository, "boards", board+".yaml"))
 	must(t, err)
-	p := &pi{t: t, folder: filepath.Join(*build, "machines", strings.ReplaceAll(t.Name(), "/", "-"))}
+	architecture := map[string]string{"arm64": "arm64", "armhf": "arm"}[description.Architecture]
+	program, err := vm.FindProgram(architecture)
+	if err != nil {
+		need.Missing(t, err.Error())
+	}
+	dir := filepath.Join(*build, board)
+	_, _, err = skerry(t.Context(), releases("config"), "build", "base", "--board", board, "--no-remote", "--output", dir)
+	must(t, err)
+	image := filepath.Join(dir, "skerry-"+board+".img")
+	p := &pi{t: t, board: board, folder: filepath.Join(*build, "machines", strings.ReplaceAll(t.Name(), "/", "-"))}
 	must(t, os.RemoveAll(p.folder))
 	must(t, os.MkdirAll(p.folder, 0o755))
-	p.card, p.program, p.tree = filepath.Join(p.folder, "card.img"), filepath.Join(p.folder, "u-boot.bin"), filepath.Join(p.folder, "board.dtb")
-	must(t, vm.CopyDisk(image, p.card, piCard))
-	p.boot(t, func(fs filesystem.FileSystem) {
-		must(t, os.WriteFile(p.program, readFile(t, fs, "u-boot.bin"), 0o644))
-		must(t, os.WriteFile(p.tree, readFile(t, fs, "bcm2837-rpi-3-b.dtb"), 0o644))
-	})
+	p.config = vm.Config{Architecture: architecture, Program: program, Accelerator: vm.TCG, Disk: filepath.Join(p.folder, "card.img"), Volatile: true}
+	e := description.Emulator
+	p.config.Board, err = vm.PrepareBoard(architecture,
+		vm.Board{Machine: e.Machine, Serial: e.Serial, Loader: e.Loader, DeviceTree: e.DeviceTree, Enable: e.Enable, Disable: e.Disable}, image, p.folder)
+	must(t, err)
+	info, err := os.Stat(image)
+	must(t, err)
+	must(t, vm.CopyDisk(image, p.config.Disk, vm.CardBytes(info.Size()+1<<30)))
 	t.Cleanup(func() {
+		if t.Failed() && p.VM != nil {
+			for _, l := range p.Console.Lines(max(0, p.Console.Next()-40)) {
+				t.Logf("console %6.1fs %s", l.At.Seconds(), l.Text)
+			}
+		}
 		p.off()
 		if !t.Failed() {
 			must(t, os.RemoveAll(p.folder))
 			return
 		}
-		lines := p.said(0)
-		for _, l := range lines[max(0, len(lines)-40):] {
-			t.Logf("console %s", l)
+		if line, err := p.config.Command(); err == nil {
+			t.Logf("the machine is kept in %s: card.img, serial.log; to boot it again: %s", p.folder, vm.Shell(line))
 		}
-		t.Logf("the machine is kept in %s: card.img, serial.log; its last start was: %s", p.folder, vm.Shell(p.command()))
 	})
 	return p
 }
 
-// boot does something to the boot partition of the card, while the machine is off.
-func (p *pi) boot(t *testing.T, do func(filesystem.FileSystem)) {
+// partition does something to the boot partition of the card, while the machine is off.
+func (p *pi) partition(t *testing.T, do func(filesystem.FileSystem)) {
 	t.Helper()
-	d, err := diskfs.Open(p.card)
+	d, err := diskfs.Open(p.config.Disk)
 	must(t, err)
 	defer d.Close()
 	fs, err := d.GetFilesystem(1)
@@ -99,91 +95,37 @@ func readFile(t *testing.T, fs filesystem.FileSystem, name string) []byte {
 	return b
 }
 
-// command is QEMU's. The first serial line is the one of the processor's better port, where nobody speaks.
-func (p *pi) command() []string {
-	return []string{"qemu-system-aarch64", "-name", "skerry-pi", "-nodefaults", "-M", "raspi3b", "-accel", "tcg,thread=multi",
-		"-kernel", p.program, "-dtb", p.tree, "-drive", "if=sd,format=raw,cache=unsafe,file=" + p.card,
-		"-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio"}
-}
-
 // on switches the machine on. Its console is appended to serial.log.
 func (p *pi) on() {
 	p.t.Helper()
 	log, err := os.OpenFile(filepath.Join(p.folder, "serial.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(p.t, err)
-	line := p.command()
-	cmd := exec.Command(line[0], line[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
+	p.VM, err = vm.Start(p.t.Context(), p.config, stamped{log, time.Now()})
 	must(p.t, err)
-	cmd.Stderr = log
-	p.mu.Lock()
-	p.process, p.lines, p.changed, p.ended = cmd, nil, make(chan struct{}), make(chan struct{})
-	p.mu.Unlock()
-	must(p.t, cmd.Start())
-	go p.read(io.TeeReader(out, log), log)
-}
-
-func (p *pi) read(out io.Reader, log io.Closer) {
-	defer close(p.ended)
-	defer log.Close()
-	scanner := bufio.NewScanner(out)
-	for scanner.Scan() {
-		p.mu.Lock()
-		p.lines = append(p.lines, strings.TrimRight(scanner.Text(), "\r"))
-		close(p.changed)
-		p.changed = make(chan struct{})
-		p.mu.Unlock()
-	}
 }
 
 // off takes the power away.
 func (p *pi) off() {
-	if p.process == nil {
-		return
+	if p.VM != nil {
+		p.Kill()
+		p.VM = nil
 	}
-	_ = p.process.Process.Kill() // fails only if it has ended
-	<-p.ended
-	_ = p.process.Wait()
-	p.process = nil
 }
 
-// said are the lines of the console since the machine was switched on, from one on.
-func (p *pi) said(from int) []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]string(nil), p.lines[min(from, len(p.lines)):]...)
-}
-
-// wait waits for a line, and returns its submatches and the number of the line behind it. Time is what it takes in software
-// emulation, which is all that there is for this machine.
-func (p *pi) wait(t *testing.T, from int, pattern string, limit time.Duration) (groups []string, next int) {
+// wait waits for a line from number on. Time is what it takes in software emulation, which is all that there is for these machines.
+func (p *pi) wait(t *testing.T, from int, pattern string, limit time.Duration) vm.Line {
 	t.Helper()
-	re := regexp.MustCompile(pattern)
-	over := time.After(limit)
-	for {
-		p.mu.Lock()
-		changed := p.changed
-		p.mu.Unlock()
-		for i, l := range p.said(from) {
-			if m := re.FindStringSubmatch(l); m != nil {
-				return m, from + i + 1
-			}
-		}
-		select {
-		case <-changed:
-		case <-p.ended:
-			t.Fatalf("QEMU ended while waiting for %q", pattern)
-		case <-over:
-			t.Fatal(fmt.Errorf("the console has not said %q in %v", pattern, limit))
-		}
-	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	line, err := p.Console.Wait(ctx, from, pattern)
+	must(t, err)
+	return line
 }
 
-// sectors reads the sectors of the card in which the boot state is.
+// sectors reads from the card.
 func (p *pi) sectors(t *testing.T, at int64, n int) []byte {
 	t.Helper()
-	f, err := os.Open(p.card)
+	f, err := os.Open(p.config.Disk)
 	must(t, err)
 	defer f.Close()
 	b := make([]byte, n)
@@ -195,7 +137,7 @@ func (p *pi) sectors(t *testing.T, at int64, n int) []byte {
 // write writes to the card.
 func (p *pi) write(t *testing.T, at int64, b []byte) {
 	t.Helper()
-	f, err := os.OpenFile(p.card, os.O_WRONLY, 0)
+	f, err := os.OpenFile(p.config.Disk, os.O_WRONLY, 0)
 	must(t, err)
 	_, err = f.WriteAt(b, at)
 	must(t, errors.Join(err, f.Close()))

@@ -34,6 +34,11 @@ func OpenWatchdog(timeout time.Duration) (*Watchdog, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newWatchdog(f, timeout)
+}
+
+// newWatchdog takes over a watchdog that runs.
+func newWatchdog(f *os.File, timeout time.Duration) (*Watchdog, error) {
 	w := &Watchdog{f: f, Timeout: timeout}
 	// A driver with a fixed timeout refuses this; the one in force is asked for next.
 	_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.WDIOC_SETTIMEOUT, int(timeout/time.Second))
@@ -43,7 +48,10 @@ func OpenWatchdog(timeout time.Duration) (*Watchdog, error) {
 	if info, err := unix.IoctlGetWatchdogInfo(int(f.Fd())); err == nil {
 		w.Identity = unix.ByteSliceToString(info.Identity[:])
 	}
-	return w, w.Feed()
+	if err := w.Feed(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return w, nil
 }
 
 // watchdogs are those that can be started, the first one first. sys is /sys.
@@ -97,6 +105,22 @@ func AwaitWatchdog(ctx context.Context, timeout time.Duration) (*Watchdog, error
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// Bequeath lets the program that this process becomes have the watchdog, by the number that it returns: a watchdog that is closed goes on
+// running, but not without complaining.
+func (w *Watchdog) Bequeath() (int, error) {
+	fd := int(w.f.Fd())
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+		return 0, fmt.Errorf("cannot keep the watchdog open: %w", err)
+	}
+	return fd, nil
+}
+
+// InheritWatchdog takes over what Bequeath has left.
+func InheritWatchdog(fd int, timeout time.Duration) (*Watchdog, error) {
+	unix.CloseOnExec(fd)
+	return newWatchdog(os.NewFile(uintptr(fd), "watchdog"), timeout)
 }
 
 // Feed postpones the reset by the timeout.

@@ -2,8 +2,12 @@ package machine
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestWatchdogs: that of an emulated Raspberry Pi is left alone, because it resets the machine when it is started.
@@ -28,5 +32,32 @@ func TestWatchdogs(t *testing.T) {
 		if err != nil || fmt.Sprint(got) != c.want {
 			t.Errorf("%s: %v, %v; want %s", c.name, got, err, c.want)
 		}
+	}
+}
+
+// TestBequeath: the file of a watchdog outlives the program.
+func TestBequeath(t *testing.T) {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := (&Watchdog{f: f}).Bequeath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0)
+	if err != nil || fd != int(f.Fd()) || flags&unix.FD_CLOEXEC != 0 {
+		t.Errorf("bequeathed as %d, flags %d (%v)", fd, flags, err)
+	}
+	other, err := unix.Dup(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := InheritWatchdog(other, time.Minute); err == nil || !strings.Contains(err.Error(), "cannot feed the watchdog") {
+		t.Errorf("what is no watchdog: %v", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(other), unix.F_GETFD, 0); err == nil {
+		t.Error("what is no watchdog stays open")
 	}
 }

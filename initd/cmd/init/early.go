@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,7 +32,8 @@ type initramfs struct {
 	*process
 	root string // device that verity protects
 
-	loader *machine.ModuleLoader
+	loader   *machine.ModuleLoader
+	watchdog atomic.Pointer[machine.Watchdog] // nil until one has appeared
 }
 
 func (s *initramfs) actions() map[string]boot.Action {
@@ -100,8 +102,10 @@ var watchdogModules = []string{"bcm2835_wdt"}
 // earlyLimit is how long the watchdog is fed in this stage: longer than any boot takes to find its disk.
 const earlyLimit = 2 * diskTimeout
 
-// earlyWatchdog loads drivers of watchdogs before all others and starts the first watchdog that appears. It goes on running when
-// this stage ends, and the next one has its timeout to take it over.
+// watchdogVariable is how the next stage learns which file of its process is the watchdog.
+const watchdogVariable = "SKERRY_WATCHDOG"
+
+// earlyWatchdog loads drivers of watchdogs before all others and starts the first watchdog that appears. The next stage takes it over.
 func (s *initramfs) earlyWatchdog(ctx context.Context) {
 	for _, name := range watchdogModules {
 		if err := s.loader.Load(name); err != nil {
@@ -115,7 +119,7 @@ func (s *initramfs) earlyWatchdog(ctx context.Context) {
 		if err != nil {
 			return // the next stage says so
 		}
-		s.debugf("watchdog %s resets a machine that hangs for %v", w.Identity, w.Timeout)
+		s.watchdog.Store(w)
 		tick := time.NewTicker(w.Timeout / 4)
 		defer tick.Stop()
 		for {
@@ -215,5 +219,12 @@ func (s *initramfs) enter() error {
 		return err
 	}
 	env := []string{"PATH=/usr/sbin:/usr/bin", "HOME=/root", "TERM=linux"}
+	if w := s.watchdog.Load(); w != nil {
+		fd, err := w.Bequeath()
+		if err != nil {
+			return err
+		}
+		env = append(env, watchdogVariable+"="+strconv.Itoa(fd))
+	}
 	return fmt.Errorf("cannot start %s: %w", rootInit, syscall.Exec(rootInit, []string{rootInit, "root"}, env))
 }

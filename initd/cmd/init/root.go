@@ -190,6 +190,14 @@ const watchdogWait = 10 * time.Second
 
 // startWatchdog goes on in the background: the driver may be one of those that are loaded for devices of devices.
 func (r *root) startWatchdog(ctx context.Context) error {
+	if fd, err := strconv.Atoi(os.Getenv(watchdogVariable)); err == nil {
+		w, err := machine.InheritWatchdog(fd, watchdogTimeout)
+		if err == nil {
+			go r.feed(w)
+			return nil
+		}
+		r.debugf("the watchdog of the first stage is lost: %v", err)
+	}
 	go func() {
 		soon, cancel := context.WithTimeout(ctx, watchdogWait)
 		w, err := machine.AwaitWatchdog(soon, watchdogTimeout)
