@@ -41,6 +41,7 @@ fi
 // real U-Boot: in some of the states that a card can be in both must start the same slot and leave the same state. A card that cannot be
 // written to is not among them: QEMU's says that it has written, whatever becomes of it.
 func TestPiBootModel(t *testing.T) {
+	t.Parallel()
 	for _, board := range piBoards {
 		t.Run(board, func(t *testing.T) { testPiBootModel(t, newPi(t, board)) })
 	}
