@@ -26,7 +26,7 @@ test: ## run everything that CI runs: setup, check, unit tests, image, end-to-en
 unit: ## run the unit tests
 	ci/unit
 
-e2e: ## boot the image in QEMU and try what a user does
+e2e: ## boot the image in QEMU and try all that a user does; takes more than an hour without KVM
 	ci/e2e/run $(ARGS)
 
 bench: ## measure, and write docs/benchmarks.md

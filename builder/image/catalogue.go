@@ -59,7 +59,7 @@ var imagerArchitectures = map[string]string{"arm64": "armv8", "armhf": "armhf"}
 func (e *CatalogueEntry) SetArchitecture(debian string) error {
 	name, ok := imagerArchitectures[debian]
 	if !ok {
-		return fmt.Errorf("Raspberry Pi Imager has no images for %s", debian)
+		return fmt.Errorf("there is no Raspberry Pi with the architecture %s", debian)
 	}
 	e.Architecture, e.InitFormat = name, imagerFormat
 	return nil

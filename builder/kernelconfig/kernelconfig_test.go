@@ -45,6 +45,35 @@ CONFIG_SND=m # snd_a,snd_b: sound: loud
 	}
 }
 
+// Lines can be for some processors only, and a module can have one name in one kernel and another in the next.
+func TestParseOfWhatIsNotTheSameEverywhere(t *testing.T) {
+	got, err := Parse("x.config", []byte(`## architectures: amd64, arm64
+CONFIG_KASLR=y # hardening
+## architectures: all
+## stage: boot
+CONFIG_CRC=m # crc_generic|crc_cryptoapi: checksums
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []plan.Option{
+		{Name: "CONFIG_KASLR", Value: "y", Architectures: []string{"amd64", "arm64"}, Reason: "hardening", Origin: "x.config:2"},
+		{Name: "CONFIG_CRC", Value: "m", Modules: []string{"crc_generic|crc_cryptoapi"}, Stage: "boot", Reason: "checksums", Origin: "x.config:5"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, has := range []string{"crc_generic", "crc_cryptoapi", "crc"} {
+		k := Kernel{Name: "kernel", Values: map[string]string{"CONFIG_CRC": "m"}, Modules: map[string]bool{has: true}}
+		if err := Check(got[1:], k); (err == nil) != (has != "crc") {
+			t.Errorf("a kernel with %s: %v", has, err)
+		}
+	}
+	if _, err := Parse("x.config", []byte("## architectures: amd64, x86\n")); err == nil || !strings.Contains(err.Error(), `unknown architecture "x86"`) {
+		t.Errorf("unknown architecture: %v", err)
+	}
+}
+
 func TestParseMistakes(t *testing.T) {
 	_, err := Parse("x.config", []byte(`CONFIG_EARLY=m # early: before a stage
 ## stage: late

@@ -201,6 +201,10 @@ func TestResolveMistakes(t *testing.T) {
 		{"package locked for another board only", func(in *Input) { in.Lock.Packages[0].Architecture = "arm64" }, []string{"package nftables for amd64 is not in the lock"}},
 		{"kernel not locked", func(in *Input) { in.Lock.Packages = in.Lock.Packages[:4] }, []string{"p.yaml:20:5: package linux-image-amd64 for amd64 is not in the lock"}},
 		{"not a kernel", func(in *Input) { in.Board.Kernel.Package = "libc6" }, []string{"p.yaml:20:5: package libc6 is not a kernel"}},
+		{"kernel of another suite", func(in *Input) { in.Board.Kernel.Suite = "backports" }, []string{"p.yaml:20:5: package linux-image-amd64 for amd64 is not in the lock"}},
+		{"overlay for a board without device trees", func(in *Input) {
+			in.Profile.DeviceTreeOverlays = []profile.DeviceTreeOverlay{{Position: profile.Position{File: "p.yaml", Line: 30, Column: 5}, File: "fan.dtbo"}}
+		}, []string{"p.yaml:30:5: device tree overlay fan.dtbo is of no use: board pc has no device tree of ours"}},
 		{"unknown program", func(in *Input) { in.Profile.Images[1].Programs = []string{"pouse"} }, []string{`p.yaml:12:5: image skerry.internal/pause:1: unknown program "pouse"; programs are: init, pause`}},
 		{"package of image not listed", func(in *Input) { in.Profile.Packages = in.Profile.Packages[2:] }, []string{"p.yaml:11:5: image skerry.internal/test:1: package busybox-static is not among the profile's packages"}},
 		{"program twice", func(in *Input) { in.Profile.Programs[1].Name = "pause" }, []string{"p.yaml:5:5: program pause is already in p.yaml:4:5"}},

@@ -23,6 +23,7 @@ import (
 // TestBootLoaderModel holds the model of systemd-boot, on which the enumeration of power cuts stands, against the real one: for
 // some of the states that the boot partition can be in, both must take the same image and leave the same names.
 func TestBootLoaderModel(t *testing.T) {
+	t.Parallel()
 	image, err := firstImage()
 	must(t, err)
 	ukis := map[slot.Name][]byte{slot.A: bootArtefact(t, release(t, "second"), slot.A), slot.B: bootArtefact(t, release(t, "second"), slot.B)}

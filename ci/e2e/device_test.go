@@ -36,11 +36,20 @@ type device struct {
 // newDevice makes a device with the first release, and waits until it is ready.
 func newDevice(t *testing.T) *device {
 	t.Helper()
+	return newDeviceOf(t, func(*vm.Config) {})
+}
+
+// newDeviceOf is newDevice with a machine that is changed before it is switched on.
+func newDeviceOf(t *testing.T, change func(*vm.Config)) *device {
+	t.Helper()
 	image, err := firstImage()
 	must(t, err)
 	port, err := vm.FreePort(0)
 	must(t, err)
-	n := newNodeOf(t, image, diskBytes, func(c *vm.Config) { c.Forwards = []vm.Forward{{Host: port, Guest: v1.Port}} })
+	n := newNodeOf(t, image, diskBytes, func(c *vm.Config) {
+		c.Forwards = []vm.Forward{{Host: port, Guest: v1.Port}}
+		change(c)
+	})
 	d := &device{node: n, address: fmt.Sprintf("127.0.0.1:%d", port), home: filepath.Join(n.folder, "workstation")}
 	must(t, os.CopyFS(d.home, os.DirFS(releases("config"))))
 	d.waitReady(t)
@@ -106,13 +115,22 @@ func (d *device) client(t *testing.T) *remote.Client {
 // state is what the command line says of the device.
 func (d *device) state(t *testing.T) v1.State {
 	t.Helper()
-	out, _, err := d.skerry(t, 20*time.Second, "node", "status", "--json")
+	s, err := d.tryState(t)
 	must(t, err)
+	return s
+}
+
+// tryState is state for a device that may be away.
+func (d *device) tryState(t *testing.T) (v1.State, error) {
+	t.Helper()
 	var answer struct {
 		Status v1.State `json:"status"`
 	}
-	must(t, json.Unmarshal([]byte(out), &answer))
-	return answer.Status
+	out, _, err := d.skerry(t, 20*time.Second, "node", "status", "--json")
+	if err != nil {
+		return v1.State{}, err
+	}
+	return answer.Status, json.Unmarshal([]byte(out), &answer)
 }
 
 // expect compares all that the device says of its slots and upgrades, and that it is ready and still the same device.

@@ -3,8 +3,9 @@
 // seconds, and bundles of them: see [releases].
 //
 // Booting costs a minute or more without hardware acceleration, so the tests of a healthy node share one machine
-// ([TestNode]); those that spoil theirs have their own. Only one machine runs at a time. A machine of a failed test is kept: its
-// disk, its serial log, its last state, and the command that boots it again.
+// ([TestNode]); those that spoil theirs have their own. A machine with Kubernetes has the workstation for itself; those of the tests
+// of upgrades, which wait for watchdogs and deadlines most of the time, run several at once after it. A machine of a failed test is
+// kept: its disk, its serial log, its last state, and the command that boots it again.
 package e2e
 
 import (

@@ -21,8 +21,8 @@ const gibibyte = 1 << 30
 // diskBytes leaves room for data that tests can fill in seconds.
 const diskBytes = 4 * gibibyte
 
-// TestNode takes one machine through a life: first boot, workloads, killed services, reboot, power cut, full disk. Each
-// step goes on from the last, so a step that fails ends the test.
+// TestNode takes one machine through a life: first boot, workloads, killed services, reboot, power cut, upgrades, full disk, reset.
+// Each step goes on from the last, so a step that fails ends the test.
 func TestNode(t *testing.T) {
 	d := newManagedNode(t)
 	n := d.node
@@ -40,9 +40,12 @@ func TestNode(t *testing.T) {
 		{"killed services come back", killedServices},
 		{"clean reboot keeps data", cleanReboot},
 		{"power cut keeps data", powerCut},
-		{"upgrades keep workloads and volumes", func(t *testing.T, _ *node) { upgradedNode(t, d) }},
+		{"upgrade to slot b keeps workloads and volumes", func(t *testing.T, _ *node) { upgradedNode(t, d, "node-second", "0.2.0", "b") }},
+		{"upgrade back to slot a keeps workloads and volumes", func(t *testing.T, _ *node) { upgradedNode(t, d, "node-third", "0.3.0", "a") }},
 		{"version without an API server is rolled back", func(t *testing.T, _ *node) { rolledBackNode(t, d) }},
+		{"snapshot is restored", func(t *testing.T, _ *node) { restoredSnapshot(t, d) }},
 		{"full disk is reported and survived", fullDisk},
+		{"reset makes a new cluster", func(t *testing.T, _ *node) { resetCluster(t, d) }},
 		{"power button switches off", powerButton},
 	}
 	for _, step := range steps {

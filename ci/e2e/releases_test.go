@@ -75,8 +75,11 @@ var firstImage = sync.OnceValues(func() (string, error) {
 	return releases(imageName), err
 })
 
-// made are the bundles that were built already, by name.
-var made = map[string]bool{}
+// made are the bundles that were built already, by name. The lock is held while one is built.
+var (
+	made     = map[string]bool{}
+	madeLock sync.Mutex
+)
 
 // release is the bundle of a release. It is built when it is asked for first, and after the image: that makes the key and the context.
 func release(t *testing.T, name string) string {
@@ -84,6 +87,8 @@ func release(t *testing.T, name string) string {
 	_, err := firstImage()
 	must(t, err)
 	file := releases(name + ".skb")
+	madeLock.Lock()
+	defer madeLock.Unlock()
 	if !made[name] {
 		_, _, err := skerry(t.Context(), releases("config"), "bundle", "create", profileFile(name), "--output", releases(), "--file", file)
 		must(t, err)

@@ -17,20 +17,15 @@ import (
 	"github.com/diskfs/go-diskfs/filesystem"
 
 	"github.com/skerryos/skerry/builder/vm"
-	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
 
 // TestUpgradeByItself lets a device fetch an upgrade from the URL of its configuration, which is put on the boot partition after
 // flashing, and then take one from a USB stick.
 func TestUpgradeByItself(t *testing.T) {
-	image, err := firstImage()
-	must(t, err)
+	t.Parallel()
 	origin := newOrigin(t)
-	port, err := vm.FreePort(0)
-	must(t, err)
-	d := &device{address: fmt.Sprintf("127.0.0.1:%d", port)}
-	d.node = newNodeOf(t, image, diskBytes, func(c *vm.Config) {
-		c.Forwards, c.USB = []vm.Forward{{Host: port, Guest: v1.Port}}, true
+	d := newDeviceOf(t, func(c *vm.Config) {
+		c.USB = true
 		writeBootFile(t, c.Disk, "user-data", fmt.Sprintf(`#cloud-config
 skerry:
   update:
@@ -39,10 +34,6 @@ skerry:
     usb: true
 `, vm.Host, origin.port))
 	})
-	d.home = filepath.Join(d.folder, "workstation")
-	must(t, os.CopyFS(d.home, os.DirFS(releases("config"))))
-	d.waitReady(t)
-	d.id = d.state(t).MachineID
 	d.steps(t, []step{
 		{"nothing new is no problem", func(t *testing.T, d *device) { nothingNew(t, d, origin) }},
 		{"fetched from a URL to slot b", func(t *testing.T, d *device) { fetched(t, d, origin) }},

@@ -14,6 +14,7 @@ import (
 // TestUpgradePowerCut pulls the plug of a device in each state of an upgrade. Each time a whole slot must run afterwards, and the
 // upgrade go on. initd/update has the test that does so before each single write; this one has a kernel, a disk and a boot loader.
 func TestUpgradePowerCut(t *testing.T) {
+	t.Parallel()
 	newDevice(t).steps(t, []step{
 		{"while writing", cutWriting},
 		{"when written", cutWritten},

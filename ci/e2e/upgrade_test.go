@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -25,9 +26,9 @@ var ways = []way{
 	}},
 }
 
-// TestUpgrade upgrades a device to the other slot and back, in each way, and goes on with bundles that it must refuse, and
-// versions that it must not keep.
+// TestUpgrade upgrades a device to the other slot and back, in each way, and goes on with bundles that it must refuse.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	d := newDevice(t)
 	steps := []step{
 		{"ready with the first version", firstVersion},
@@ -45,11 +46,8 @@ func TestUpgrade(t *testing.T) {
 		step{"a lower security floor is refused", lowerFloor},
 		step{"a committed version is rolled back by hand", rolledBackByHand},
 		step{"a version that was rolled back is refused", failedVersion},
+		step{"a version that is not healthy is kept by hand", keptByHand},
 	)
-	for _, f := range failures {
-		steps = append(steps, step{"rolled back: " + f.name, f.test})
-	}
-	steps = append(steps, step{"rolled back: damaged root file system", damagedRoot})
 	d.steps(t, steps)
 }
 
@@ -228,4 +226,23 @@ func failedVersion(t *testing.T, d *device) {
 		{"not forced", third(t),
 			"412 bundle refused, nothing was written: version 0.3.0 has failed here before (the camera is not found); force it to try again (forceable: true)"},
 	})
+}
+
+// keptByHand keeps a version whose check never passes, before its time is up.
+func keptByHand(t *testing.T, d *device) {
+	wait := d.begin(t, upgradeTime, "node", "upgrade", release(t, "unhealthy"))
+	eventually(t, upgradeTime, "the trial", func(ctx context.Context) error {
+		s, err := d.tryState(t)
+		if err != nil {
+			return err
+		}
+		if s.Update.State != "trying" || s.Version != "0.4.0-unhealthy" {
+			return fmt.Errorf("version %s runs, and the upgrade is %s", s.Version, s.Update.State)
+		}
+		return nil
+	})
+	_, _, err := d.skerry(t, 20*time.Second, "node", "commit")
+	must(t, err)
+	must(t, wait())
+	must(t, committed(d.state(t), "0.4.0-unhealthy"))
 }

@@ -44,6 +44,7 @@ var hosts = map[string]string{
 	"erofs.docs.kernel.org":        "reference",
 	"docs.kernel.org":              "reference",
 	"www.kernel.org":               "reference",
+	"www.raspberrypi.com":          "reference",
 	"containerd.io":                "reference",
 	"kubernetes.io":                "reference",
 	"github.com":                   "reference to a project's home page",

@@ -55,8 +55,9 @@ type Options struct {
 	Timeout time.Duration
 	// Settle is how long all checks must go on passing, round after round; 15 s. Negative: once is enough.
 	Settle time.Duration
-	// Deadline is how long Wait tries; 0 stands for without end.
-	Deadline time.Duration
+	// Deadline is how long Wait tries; 0 stands for without end. Spent is how much of it was needed for something else before,
+	// which leaves the checks one interval at least.
+	Deadline, Spent time.Duration
 	// Changed is called with the results of all checks after each round in which one has changed. It may be nil.
 	Changed func([]Result)
 }
@@ -84,7 +85,7 @@ func Wait(ctx context.Context, checks []Check, o Options) (Verdict, error) {
 	e := newEvaluator(checks, o)
 	limited, cancel := ctx, func() {}
 	if o.Deadline > 0 {
-		limited, cancel = context.WithTimeout(ctx, o.Deadline)
+		limited, cancel = context.WithTimeout(ctx, max(o.Deadline-o.Spent, o.Interval))
 	}
 	defer cancel()
 	var since time.Time // all checks have passed in each round from then on; zero when one has not

@@ -114,6 +114,20 @@ func TestDeadlineKeepsTheLastReason(t *testing.T) {
 	})
 }
 
+// The reason names the whole deadline, however much of it was left to the checks.
+func TestSpentPartOfTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct{ spent, lasts time.Duration }{{0, time.Minute}, {40 * time.Second, 20 * time.Second}, {2 * time.Minute, 5 * time.Second}} {
+			begun := time.Now()
+			failing := Check{"a", func(context.Context) error { return errors.New("HTTP 500") }}
+			v, err := Wait(t.Context(), []Check{failing}, Options{Deadline: time.Minute, Spent: tt.spent})
+			if want := "not healthy after 1m: check a: HTTP 500"; err != nil || v.Reason != want || time.Since(begun) != tt.lasts {
+				t.Errorf("with %v spent: after %v %q, error %v; want after %v %q", tt.spent, time.Since(begun), v.Reason, err, tt.lasts, want)
+			}
+		}
+	})
+}
+
 // A check that does not return is not started a second time.
 func TestOneRunOfACheckAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -111,7 +111,9 @@ func (s *session) bootCommitted(string) (Verdict, error) {
 	if s.onTarget() {
 		return Normal, nil
 	}
-	return Normal, s.rollBack(s.in(RolledBack), fmt.Sprintf("slot %s had become healthy, and the boot loader took slot %s all the same", up.Target, s.Running.Slot))
+	next := s.in(RolledBack)
+	next.Upgrade.Kept = true
+	return Normal, s.rollBack(next, fmt.Sprintf("slot %s had become healthy, and the boot loader took slot %s all the same", up.Target, s.Running.Slot))
 }
 
 // bootRolledBack makes sure that the boot loader knows, too. It restarts only when that changes anything.

@@ -33,6 +33,8 @@ type Upgrade struct {
 	// Floor and Keys are what the bundle brings, and hold from the commit on.
 	Floor uint64           `json:"floor,omitempty"`
 	Keys  bundle.KeyChange `json:"keys,omitzero"`
+	// Kept: the version was committed, and it was the boot loader that went back: nobody has given up what was made since.
+	Kept bool `json:"kept,omitempty"`
 	// Attempts is how often the new slot was started before it was good.
 	Attempts int `json:"attempts,omitempty"`
 	// Reason says why the upgrade went no further, or back.

@@ -453,3 +453,27 @@ func TestCommitAfterRollback(t *testing.T) {
 		t.Errorf("slot b is %+v, %v", s, err)
 	}
 }
+
+// When the boot loader goes back from a version that was committed, nobody has said that what was made since is to be given up.
+func TestWhoGoesBackFromACommit(t *testing.T) {
+	upgraded := func() *machine {
+		m := booted(t)
+		m.must(t, goal{version: "2.0.0", bundle: Bundle(t, "2.0.0", Owner, nil)}, "1.0.0")
+		return m
+	}
+	m := upgraded()
+	m.Running.Slot, m.Running.Version = slot.A, "1.0.0" // chosen in the boot loader's menu
+	if _, err := m.updater().AtBoot(""); err != nil {
+		t.Fatal(err)
+	}
+	if up := m.status(t).Upgrade; up.State != RolledBack || !up.Kept {
+		t.Errorf("the boot loader went back: %+v", up)
+	}
+	m = upgraded()
+	if err := m.updater().Rollback("it is slow"); err != nil {
+		t.Fatal(err)
+	}
+	if up := m.status(t).Upgrade; up.State != RolledBack || up.Kept {
+		t.Errorf("a person went back: %+v", up)
+	}
+}

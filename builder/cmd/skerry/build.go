@@ -120,7 +120,7 @@ func withBuilder[T any](cmd *cobra.Command, in *inputs, p *plan.Plan, root, outp
 		return nil, err
 	}
 	// Large artefacts of former builds: the last one and the one before it, for a change that is taken back.
-	for _, kind := range []string{"root", "initramfs"} {
+	for _, kind := range []string{"root", "initramfs", "gzip"} {
 		if err := store.Prune(kind, 2); err != nil {
 			return nil, err
 		}

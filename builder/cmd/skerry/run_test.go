@@ -15,9 +15,10 @@ import (
 func installFakeQEMU(t *testing.T) {
 	prefix := t.TempDir()
 	files := map[string]string{
-		"bin/qemu-system-x86_64": "#!/bin/sh\necho 'no machine today' >&2\nexit 3\n",
-		"code.fd":                "code",
-		"vars.fd":                "variables",
+		"bin/qemu-system-x86_64":  "#!/bin/sh\necho 'no machine today' >&2\nexit 3\n",
+		"bin/qemu-system-aarch64": "#!/bin/sh\nexit 3\n",
+		"code.fd":                 "code",
+		"vars.fd":                 "variables",
 		"share/qemu/firmware/60-test.json": `{"interface-types": ["uefi"], "features": [],
 			"targets": [{"architecture": "x86_64", "machines": ["pc-q35-*"]}],
 			"mapping": {"device": "flash", "executable": {"filename": "` + prefix + `/code.fd", "format": "raw"},
@@ -58,6 +59,9 @@ func TestRunErrors(t *testing.T) {
 		{"unknown accelerator", []string{"--accel", "warp"}, true, true, []string{`"warp"`, "auto, kvm, hvf, tcg"}},
 		{"no processor", []string{"--cpus", "0"}, true, true, []string{"--cpus 1 or more"}},
 		{"memory without a unit", []string{"--memory", "2048"}, true, true, []string{"--memory", "such as 512MiB"}},
+		{"board that QEMU does not emulate", []string{"--board", "rpi5-arm64"}, true, true, []string{"cannot run board rpi5-arm64: QEMU does not emulate it", "--direct"}},
+		{"kernel arguments of a board", []string{"--board", "rpi-arm64", "--append", "debug"}, true, true, []string{"cannot run board rpi-arm64 with --append", "--direct"}},
+		{"no image of a board", []string{"--board", "rpi-arm64"}, true, true, []string{"there is no", "skerry-rpi-arm64.img"}},
 		{"no QEMU", nil, true, false, []string{"qemu-system-x86_64", "install QEMU"}},
 		{"no image", nil, false, true, []string{"skerry-x86-64.img", "make image"}},
 		{"no kernel", []string{"--direct"}, false, true, []string{"make image"}},

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/emicklei/go-restful/v3"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/mux"
 	"k8s.io/apiserver/pkg/server/routes"
@@ -71,7 +72,10 @@ const (
 // An openAPI serves the documents of one API server. The aggregator asks it, and merges what it says with what other servers
 // and custom resources add.
 type openAPI struct {
-	v2, v3 func() http.Handler // build on the first call
+	// v2 and v3 build on the first call. The one document of v2 has everything; v3 has one for each group and version, by the path
+	// of that, so that kubectl apply waits for those of its manifest only.
+	v2 func() http.Handler
+	v3 map[string]func() http.Handler
 	// index lists the documents of v3 without building them.
 	index func() []byte
 	// hash is what tells these documents from others in their addresses, for clients that keep them.
@@ -79,33 +83,35 @@ type openAPI struct {
 }
 
 func newOpenAPI(v2 *common.Config, v3 *common.OpenAPIV3Config, s *genericapiserver.GenericAPIServer, hash string) *openAPI {
-	return &openAPI{
+	o := &openAPI{
 		hash: hash,
 		v2: sync.OnceValue(func() http.Handler {
 			m := mux.NewPathRecorderMux("openapi-v2")
 			routes.OpenAPI{Config: v2}.InstallV2(s.Handler.GoRestfulContainer, m)
 			return m
 		}),
-		v3: sync.OnceValue(func() http.Handler {
-			m := mux.NewPathRecorderMux("openapi-v3")
-			routes.OpenAPI{V3Config: v3}.InstallV3(s.Handler.GoRestfulContainer, m)
-			return m
-		}),
-		index: sync.OnceValue(func() []byte {
-			list := handler3.OpenAPIV3Discovery{Paths: map[string]handler3.OpenAPIV3DiscoveryGroupVersion{}}
-			for _, service := range s.Handler.GoRestfulContainer.RegisteredWebServices() {
-				name := strings.TrimPrefix(service.RootPath(), "/")
-				list.Paths[name] = handler3.OpenAPIV3DiscoveryGroupVersion{
-					ServerRelativeURL: v3Path + "/" + name + "?" + url.Values{"hash": {hash}}.Encode(),
-				}
-			}
-			b, err := json.Marshal(list)
-			if err != nil {
-				panic(err) // strings in a map
-			}
-			return b
-		}),
+		v3: map[string]func() http.Handler{},
 	}
+	list := handler3.OpenAPIV3Discovery{Paths: map[string]handler3.OpenAPIV3DiscoveryGroupVersion{}}
+	for _, service := range s.Handler.GoRestfulContainer.RegisteredWebServices() {
+		name := strings.TrimPrefix(service.RootPath(), "/")
+		list.Paths[name] = handler3.OpenAPIV3DiscoveryGroupVersion{
+			ServerRelativeURL: v3Path + "/" + name + "?" + url.Values{"hash": {hash}}.Encode(),
+		}
+		o.v3[name] = sync.OnceValue(func() http.Handler {
+			m := mux.NewPathRecorderMux("openapi-v3 " + name)
+			routes.OpenAPI{V3Config: v3}.InstallV3(restful.NewContainer().Add(service), m)
+			return m
+		})
+	}
+	o.index = sync.OnceValue(func() []byte {
+		b, err := json.Marshal(list)
+		if err != nil {
+			panic(err) // strings in a map
+		}
+		return b
+	})
+	return o
 }
 
 // documentHash stands for the content of all built-in documents: it is compiled in, and flags can change it.
@@ -131,5 +137,10 @@ func (o *openAPI) document(w http.ResponseWriter, r *http.Request) {
 		r.URL.RawQuery = ""
 		w.Header().Set("Cache-Control", "public, immutable")
 	}
-	o.v3().ServeHTTP(w, r)
+	document, ok := o.v3[strings.TrimPrefix(r.URL.Path, v3Path+"/")]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	document().ServeHTTP(w, r)
 }

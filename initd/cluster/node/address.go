@@ -108,14 +108,17 @@ const settle = 10 * time.Second
 // WatchAddress returns an error when the machine no longer has the address that it started with and has another one
 // instead. Certificates, kubelet and the API server's endpoint all carry it, so the process is to be started again.
 func WatchAddress(ctx context.Context, have netip.Addr) error {
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
 	var since time.Time
 	for {
+		// To ask costs a tenth of what an idle machine does otherwise: often only while an answer is waited for.
+		again := settle
+		if have == fallback.Addr() || !since.IsZero() {
+			again = 2 * time.Second
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(again):
 		}
 		chosen, held, err := Addresses()
 		if err != nil || !moved(have, chosen, held(have)) {

@@ -42,35 +42,39 @@ func watchRequests(ctx context.Context, k kubernetes.Interface) error {
 	if err != nil {
 		return err
 	}
+	pending := false
 	for i := range list.Items {
-		approve(ctx, k, &list.Items[i])
+		pending = !decide(ctx, k, &list.Items[i]) || pending
 	}
 	w, err := c.Watch(ctx, meta.ListOptions{FieldSelector: only, ResourceVersion: list.ResourceVersion})
 	if err != nil {
 		return err
 	}
 	defer w.Stop()
-	// A request that came before its node reported its addresses is looked at again.
-	again := time.NewTimer(10 * time.Second)
-	defer again.Stop()
 	for {
+		// A request that came before its node reported its addresses is looked at again.
+		var again <-chan time.Time
+		if pending {
+			again = time.After(10 * time.Second)
+		}
 		select {
 		case e, ok := <-w.ResultChan():
 			if !ok {
 				return errors.New("the watch ended")
 			}
 			if csr, ok := e.Object.(*certificates.CertificateSigningRequest); ok {
-				approve(ctx, k, csr)
+				pending = !decide(ctx, k, csr) || pending
 			}
-		case <-again.C:
+		case <-again:
 			return nil
 		}
 	}
 }
 
-func approve(ctx context.Context, k kubernetes.Interface, csr *certificates.CertificateSigningRequest) {
+// decide approves a request if that is right. It is false when the request is still without a decision.
+func decide(ctx context.Context, k kubernetes.Interface, csr *certificates.CertificateSigningRequest) bool {
 	if len(csr.Status.Conditions) > 0 || len(csr.Status.Certificate) > 0 {
-		return // decided
+		return true
 	}
 	node, err := k.CoreV1().Nodes().Get(ctx, strings.TrimPrefix(csr.Spec.Username, nodeUser), meta.GetOptions{})
 	if err == nil {
@@ -78,7 +82,7 @@ func approve(ctx context.Context, k kubernetes.Interface, csr *certificates.Cert
 	}
 	if err != nil {
 		slog.Debug("certificate request left pending", "request", csr.Name, "reason", err)
-		return
+		return false
 	}
 	csr.Status.Conditions = append(csr.Status.Conditions, certificates.CertificateSigningRequestCondition{
 		Type: certificates.CertificateApproved, Status: core.ConditionTrue,
@@ -86,7 +90,9 @@ func approve(ctx context.Context, k kubernetes.Interface, csr *certificates.Cert
 	})
 	if _, err := k.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, csr, meta.UpdateOptions{}); err != nil {
 		slog.Warn("cannot approve a node's serving certificate", "node", node.Name, "reason", err)
+		return false
 	}
+	return true
 }
 
 const nodeUser = "system:node:"

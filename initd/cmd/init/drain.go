@@ -35,7 +35,7 @@ func owe(what string) error {
 	if _, err := os.Stat(openUpgrade); err == nil && what == oweUncordon {
 		return nil
 	}
-	return writeDurably(openUpgrade, []byte(what))
+	return stateRoom.use(func() error { return writeDurably(openUpgrade, []byte(what)) })
 }
 
 const (

@@ -101,8 +101,8 @@ func (r *root) waitHealthy(ctx context.Context) error {
 		limit = r.config.Config.Skerry.Health.Deadline
 		r.state.deadline(time.Now().Add(limit))
 	}
-	over := time.Now().Add(limit) // by the monotonic clock
-	up, cancel := context.WithDeadlineCause(ctx, over, fmt.Errorf("not ready after %v", limit))
+	begun := time.Now() // by the monotonic clock
+	up, cancel := context.WithDeadlineCause(ctx, begun.Add(limit), fmt.Errorf("not ready after %v", limit))
 	defer cancel()
 	if r.unhealthy = r.supervisor().WaitUp(up); r.unhealthy != nil && errors.Is(up.Err(), context.DeadlineExceeded) {
 		r.unhealthy = fmt.Errorf("%w: %s", r.unhealthy, message(r.servicesReady()))
@@ -112,10 +112,12 @@ func (r *root) waitHealthy(ctx context.Context) error {
 	if r.unhealthy != nil || !trial {
 		return r.unhealthy
 	}
-	// The operator's checks may be about pods, which need a node that takes them.
-	r.uncordon(ctx)
+	// The operator's checks may be about pods, which need a node that takes them; but they need time of their own, too.
+	soon, stop := context.WithTimeout(ctx, (limit-time.Since(begun))/2)
+	r.uncordon(soon)
+	stop()
 	verdict, err := health.Wait(ctx, append(r.ownChecks(), r.operatorsChecks()...), health.Options{
-		Interval: trialInterval, Deadline: max(time.Until(over), trialInterval), Changed: r.state.checks,
+		Interval: trialInterval, Deadline: limit, Spent: time.Since(begun), Changed: r.state.checks,
 	})
 	if err == nil && !verdict.Healthy {
 		err = errors.New(verdict.Reason)

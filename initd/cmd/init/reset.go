@@ -17,7 +17,9 @@ import (
 // cut is done again.
 const resetFile = stateDir + "/reset"
 
-func requestReset(scope string) error { return writeDurably(resetFile, []byte(scope)) }
+func requestReset(scope string) error {
+	return stateRoom.use(func() error { return writeDurably(resetFile, []byte(scope)) })
+}
 
 // reset does what was asked for before this boot. It runs before anything on the data partition is in use.
 func (r *root) reset(ctx context.Context) error {

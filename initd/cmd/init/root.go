@@ -259,6 +259,9 @@ func (r *root) identity(context.Context) error {
 		return fmt.Errorf("cannot make the machine's identity: %w", err)
 	}
 	r.machineID = trimmed(id)
+	if err := stateRoom.keep(); err != nil {
+		r.problem(err.Error())
+	}
 	r.need("efi_pstore") // where the kernel's last words are; a machine without EFI has none
 	if err := r.saveCrash(); err != nil {
 		r.problem("cannot keep the kernel's last words: " + err.Error())

@@ -88,7 +88,7 @@ func newUpdater(c commandLine, disk *machine.BlockDevice, slots slot.Backend) (*
 		Running: update.Running{Slot: c.slot, Version: c.version, Board: c.board, Architecture: runtime.GOARCH, Floor: floor},
 		Keys:    keys,
 		Slots:   slots,
-		Store:   update.FileStore(upgradeRecord),
+		Store:   recordStore{upgradeRecord},
 		Root: func(n slot.Name) (update.Medium, error) {
 			return machine.OpenPartition(disk.Parts[machine.RootPartition(string(n))])
 		},

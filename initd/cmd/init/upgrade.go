@@ -111,16 +111,17 @@ func (r *root) keepDatastore(up update.Upgrade) error {
 	return nil
 }
 
-// restoreDatastore puts the snapshot of an upgrade back that was rolled back, once, or what a person has asked for.
+// restoreDatastore puts the snapshot of an upgrade back that was rolled back, once, or what a person has asked for. After a
+// version that had been kept the datastore stays, with what was made since, unless a person goes back.
 func (r *root) restoreDatastore(up update.Upgrade) error {
 	store := newSnapshots()
 	version := r.cmdline.version
-	if up.State == update.RolledBack && up.Target != r.cmdline.slot {
+	if up.State == update.RolledBack && up.Target != r.cmdline.slot && !up.Kept {
 		version = up.Version
 		info, ok, err := store.Find(upgradeID(up))
 		if err == nil && ok {
 			// In this order: the request is on the disk before it is forgotten whom the snapshot was for.
-			err = errors.Join(owe(oweOutcome), store.Request(info.Name), store.Release(info.Name))
+			err = errors.Join(owe(oweOutcome), stateRoom.use(func() error { return store.Request(info.Name) }), store.Release(info.Name))
 		}
 		if err != nil {
 			r.problem("the datastore stays as the new version has left it: " + err.Error())

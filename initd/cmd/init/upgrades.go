@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/skerryos/skerry/initd/api"
@@ -237,7 +239,9 @@ func (u *upgrades) refusal(err error) error {
 		}
 	case has[*bundle.UntrustedError](err):
 		r.Status, r.Hint = http.StatusForbidden, "sign the bundle with a key that the device trusts"
-	case has[*os.PathError](err):
+	case errors.Is(err, syscall.ENOSPC):
+		r.Status, r.Hint = http.StatusInsufficientStorage, "make room on the data partition: remove images or volumes, or reset the device; then send the bundle again"
+	case !has[*net.OpError](err) && (has[*os.PathError](err) || has[syscall.Errno](err)):
 		return err // a disk's failure, not the client's
 	default:
 		r.Status, r.Hint = http.StatusBadRequest, "send the bundle again; what was written stays, and the transfer goes on from there"

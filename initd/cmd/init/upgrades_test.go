@@ -6,9 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/skerryos/skerry/initd/api"
@@ -238,5 +243,29 @@ func TestNoOtherVersionWhileTrying(t *testing.T) {
 	}
 	if err := b.upload(t, skb, 0, false); err != nil {
 		t.Errorf("the same version: %v", err)
+	}
+}
+
+// TestWhoseFault: what the disk does is not answered as if the client had sent a wrong bundle, and a lost connection not as if the disk had failed.
+func TestWhoseFault(t *testing.T) {
+	reset := &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+	for _, c := range []struct {
+		name string
+		err  error
+		want int // 0: an error of the device
+	}{
+		{"full disk", fmt.Errorf("cannot keep the record: %w", &fs.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}), http.StatusInsufficientStorage},
+		{"disk fails, by path", &fs.PathError{Op: "write", Path: "/x", Err: syscall.EIO}, 0},
+		{"disk fails, without a path", fmt.Errorf("cannot sync: %w", syscall.EIO), 0},
+		{"connection lost", fmt.Errorf("cannot read chunk 1: %w", reset), http.StatusBadRequest},
+		{"stream too short", io.ErrUnexpectedEOF, http.StatusBadRequest},
+	} {
+		got := 0
+		if r, ok := errors.AsType[*api.Refusal](newBench(t).refusal(c.err)); ok {
+			got = r.Status
+		}
+		if got != c.want {
+			t.Errorf("%s: status %d, want %d", c.name, got, c.want)
+		}
 	}
 }
