@@ -87,6 +87,9 @@ func (r *root) systemMounts(context.Context) error {
 		{Source: "cgroup2", Target: cgroupRoot, Type: "cgroup2", Flags: nosuid, Data: "nsdelegate,memory_recursiveprot"},
 		{Source: "bpf", Target: "/sys/fs/bpf", Type: "bpf", Flags: nosuid, Data: "mode=700"},
 	} {
+		if _, err := os.Stat(m.Target); m.Type == "pstore" && errors.Is(err, fs.ErrNotExist) {
+			continue // Debian's kernel for 32 bits has none
+		}
 		if err := m.Do(); err != nil {
 			return err
 		}
