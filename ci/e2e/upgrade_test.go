@@ -230,8 +230,15 @@ func failedVersion(t *testing.T, d *device) {
 
 // keptByHand keeps a version whose check never passes, before its time is up.
 func keptByHand(t *testing.T, d *device) {
-	wait := d.begin(t, upgradeTime, "node", "upgrade", release(t, "unhealthy"))
+	ended := make(chan error, 1)
+	wait := d.begin(t, upgradeTime, "node", "upgrade", withFloor(t, "unhealthy", 2))
+	go func() { ended <- wait() }()
 	eventually(t, upgradeTime, "the trial", func(ctx context.Context) error {
+		select {
+		case err := <-ended:
+			t.Fatalf("the upgrade has ended before its trial: %v", err)
+		default:
+		}
 		s, err := d.tryState(t)
 		if err != nil {
 			return err
@@ -243,6 +250,6 @@ func keptByHand(t *testing.T, d *device) {
 	})
 	_, _, err := d.skerry(t, 20*time.Second, "node", "commit")
 	must(t, err)
-	must(t, wait())
+	must(t, <-ended)
 	must(t, committed(d.state(t), "0.4.0-unhealthy"))
 }
