@@ -39,7 +39,7 @@ fi
 
 // TestPiBootModel holds the model of the boot script, on which the enumeration of power cuts stands, against the real script in the
 // real U-Boot: in some of the states that a card can be in both must start the same slot and leave the same state. A card that cannot be
-// written to is not among them: QEMU's says that it has written, whatever becomes of it.
+// written to is not among them: QEMU refuses to start with one.
 func TestPiBootModel(t *testing.T) {
 	t.Parallel()
 	for _, board := range piBoards {
