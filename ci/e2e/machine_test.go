@@ -183,15 +183,19 @@ func eventually(t *testing.T, d time.Duration, what string, check func(context.C
 	ctx := patience(t, d)
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
+	var last error // that was not cut off by the deadline
 	for {
 		err := check(ctx)
 		if err == nil {
 			return
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			t.Fatalf("%s: %v", what, err)
+			t.Fatalf("%s: %v", what, last)
 		}
 	}
 }
