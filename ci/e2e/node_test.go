@@ -75,7 +75,7 @@ func ready(t *testing.T, n *node) {
 	if got != "True" {
 		t.Errorf("condition Ready of the nodes is %q, want one True", got)
 	}
-	eventually(t, 20*time.Second, "the node's role", func(ctx context.Context) error {
+	eventually(t, time.Minute, "the node's role", func(ctx context.Context) error {
 		got, err := n.client(t).try(ctx, "get", "nodes", "-l", "node-role.kubernetes.io/control-plane=true", "-o", "name")
 		if err == nil && !strings.HasPrefix(got, "node/") {
 			err = fmt.Errorf("nodes of the control plane are %q", got)
@@ -110,7 +110,7 @@ func service(t *testing.T, n *node) {
 	for _, host := range []string{address, "web", "web.default.svc.cluster.local"} {
 		// Both replicas must answer: a Service that knows only one of them is broken.
 		answered := map[string]bool{}
-		eventually(t, 10*time.Second, "http://"+host+" from a pod", func(ctx context.Context) error {
+		eventually(t, time.Minute, "http://"+host+" from a pod", func(ctx context.Context) error {
 			answer, err := k.try(ctx, "exec", "client", "--", "wget", "-q", "-O-", "-T5", "http://"+host+"/")
 			if err != nil {
 				return err

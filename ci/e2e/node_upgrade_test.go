@@ -44,7 +44,7 @@ func (d *device) nodeRelease(t *testing.T, name string) string {
 // knows of it.
 func upgradedNode(t *testing.T, d *device, release, version, slot string) {
 	k := d.node.client(t)
-	eventually(t, 20*time.Second, "store a value", func(ctx context.Context) error { return store(ctx, k, "upgraded", "before "+version) })
+	eventually(t, time.Minute, "store a value", func(ctx context.Context) error { return store(ctx, k, "upgraded", "before "+version) })
 	file := d.nodeRelease(t, release)
 	begun := time.Now()
 	_, _, err := d.skerry(t, nodeUpgradeTime, "node", "upgrade", file)

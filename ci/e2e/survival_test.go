@@ -40,7 +40,7 @@ func writeVolume(t *testing.T, n *node) {
 	k := n.client(t)
 	k.apply(t, "volume.yaml")
 	k.rollout(t, "statefulset/keeper")
-	eventually(t, 20*time.Second, "store a value", func(ctx context.Context) error { return store(ctx, k, "first", "one") })
+	eventually(t, time.Minute, "store a value", func(ctx context.Context) error { return store(ctx, k, "first", "one") })
 	expectStored(t, k, "first", "one")
 	if got := k.do(t, "get", "pvc", "data-keeper-0", "-o", "jsonpath={.status.phase}"); got != "Bound" {
 		t.Errorf("the claim is %s, want Bound", got)
@@ -78,7 +78,7 @@ func killedServices(t *testing.T, n *node) {
 }
 
 func killService(t *testing.T, n *node, k kubectl, before v1.Service) {
-	pods, err := containers(patience(t, 10*time.Second), k)
+	pods, err := containers(patience(t, time.Minute), k)
 	must(t, err)
 	boots, uptime := n.boots(), kernelUptime(t, k)
 
@@ -87,7 +87,7 @@ func killService(t *testing.T, n *node, k kubectl, before v1.Service) {
 	_, execError := k.try(patience(t, 20*time.Second), "exec", "host", "--", "sh", "-c", kill)
 
 	begun := time.Now()
-	eventually(t, 20*time.Second, before.Name+" is back", func(ctx context.Context) error {
+	eventually(t, time.Minute, before.Name+" is back", func(ctx context.Context) error {
 		state, err := n.Device.Status(ctx)
 		if err != nil {
 			return err
@@ -106,14 +106,14 @@ func killService(t *testing.T, n *node, k kubectl, before v1.Service) {
 	})
 	t.Logf("%s is ready again %.1f s after the kill", before.Name, time.Since(begun).Seconds())
 
-	eventually(t, 10*time.Second, "pods after the kill", func(ctx context.Context) error {
+	eventually(t, time.Minute, "pods after the kill", func(ctx context.Context) error {
 		now, err := containers(ctx, k)
 		if err == nil && now != pods {
 			err = fmt.Errorf("they are\n%s\nand were\n%s", now, pods)
 		}
 		return err
 	})
-	eventually(t, 20*time.Second, "exec after the kill", func(ctx context.Context) error {
+	eventually(t, time.Minute, "exec after the kill", func(ctx context.Context) error {
 		_, err := k.try(ctx, "exec", "client", "--", "wget", "-q", "-O-", "-T5", "http://web/")
 		return err
 	})
@@ -158,7 +158,7 @@ func cleanReboot(t *testing.T, n *node) {
 
 func powerCut(t *testing.T, n *node) {
 	k := n.client(t)
-	eventually(t, 20*time.Second, "store a value", func(ctx context.Context) error { return store(ctx, k, "second", "two") })
+	eventually(t, time.Minute, "store a value", func(ctx context.Context) error { return store(ctx, k, "second", "two") })
 	// An object that the API server has accepted must survive as well as a file that was synced.
 	k.do(t, "create", "configmap", "accepted", "--from-literal=key=value")
 	n.Kill()
