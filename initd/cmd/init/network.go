@@ -92,8 +92,6 @@ const (
 	// wifiDir has the configuration of a radio, LINK.conf; the unit of the radio starts only if it is there.
 	wifiDir           = runDir + "/wifi"
 	supplicantProgram = "/usr/sbin/wpa_supplicant"
-	// wifiPoll is between two looks for the radio: it may be on USB, or its driver may still wait for its firmware.
-	wifiPoll = time.Second
 )
 
 // configureWifi writes what the radio's service needs. Both places are given for tests.
@@ -125,18 +123,30 @@ func wifiMain() error {
 		return fmt.Errorf("there are %d files %s/*.conf, and one radio is what can be used", len(files), wifiDir)
 	}
 	link := strings.TrimSuffix(filepath.Base(files[0]), ".conf")
-	for {
-		_, err := os.Stat(filepath.Join("/sys/class/net", link))
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		time.Sleep(wifiPoll)
+	if err := awaitLink(context.Background(), link); err != nil {
+		return err
 	}
 	args := []string{supplicantProgram, "-D", "nl80211", "-i", link, "-c", files[0]}
 	return fmt.Errorf("cannot start %s: %w", supplicantProgram, syscall.Exec(supplicantProgram, args, os.Environ()))
+}
+
+// awaitLink waits for a network interface: a radio may be on USB, or its driver may still wait for its firmware.
+func awaitLink(ctx context.Context, link string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := machine.Uevents(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		_, err := os.Stat(filepath.Join("/sys/class/net", link))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if _, ok := <-events; !ok {
+			return fmt.Errorf("cannot wait for link %s: %w", link, errors.Join(errors.New("the kernel's device events have ended"), ctx.Err()))
+		}
+	}
 }
 
 // newClock prepares what keeps the clock; startTime lets it run.

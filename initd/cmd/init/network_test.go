@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,5 +64,16 @@ func TestConfigureWifi(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(dir, "wlan0.conf"))
 	if err != nil || !strings.Contains(string(text), `psk="correct-horse"`) {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestAwaitLink(t *testing.T) {
+	if err := awaitLink(t.Context(), "lo"); err != nil {
+		t.Errorf("a link that is there: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := awaitLink(ctx, "nolink0"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a link that never comes: %v", err)
 	}
 }
