@@ -156,8 +156,9 @@ func (c *Console) Lines(from int) []Line {
 }
 
 // Wait returns the first line, of those numbered from on, that matches the pattern (package regexp; one that does not compile
-// panics), and waits for it if need be. A line that the guest has not ended counts too: prompts have no end. The error
-// says what was waited for and what the console said last; it wraps ctx.Err() or [ErrPowerOff].
+// panics), and waits for it if need be. Only whole lines count: the guest writes a line in pieces, and the first may match
+// where the rest is what the caller wants to read. The error says what was waited for and what the console said last; it
+// wraps ctx.Err() or [ErrPowerOff].
 func (c *Console) Wait(ctx context.Context, from int, pattern string) (Line, error) {
 	re := regexp.MustCompile(pattern)
 	for {
@@ -167,13 +168,6 @@ func (c *Console) Wait(ctx context.Context, from int, pattern string) (Line, err
 				line := c.lines[from]
 				c.mu.Unlock()
 				line.Groups = groups
-				return line, nil
-			}
-		}
-		if text := clean(c.partial); from == len(c.lines) && text != "" {
-			if groups := re.FindStringSubmatch(text); groups != nil {
-				line := Line{Number: from, At: c.partAt, Text: text, Groups: groups}
-				c.mu.Unlock()
 				return line, nil
 			}
 		}

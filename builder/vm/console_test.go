@@ -64,10 +64,10 @@ func TestConsoleWait(t *testing.T) {
 		}()
 		synctest.Wait()
 		time.Sleep(3 * time.Second) // the bubble's clock: no time passes
-		io.WriteString(w, "other\nready")
+		io.WriteString(w, "other\nready 2")
 		synctest.Wait()
-		io.WriteString(w, " 2? ") // a prompt: the line does not end
-		if line := <-found; line.Groups[1] != "2" || line.Number != 2 || line.At != 3*time.Second {
+		io.WriteString(w, " of 3\nready?") // a line in two pieces comes whole
+		if line := <-found; line.Text != "ready 2 of 3" || line.Groups[1] != "2" || line.Number != 2 || line.At != 3*time.Second {
 			t.Errorf("got %+v, want line 2 at 3s", line)
 		}
 
@@ -75,7 +75,7 @@ func TestConsoleWait(t *testing.T) {
 		short, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		_, err = c.Wait(short, 0, "never")
-		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `"never"`) || !strings.Contains(err.Error(), "ready 2?") {
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `"never"`) || !strings.Contains(err.Error(), "ready?") {
 			t.Errorf("got error %v", err)
 		}
 
