@@ -179,12 +179,16 @@ func syncFile(name string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// pageBytes is the page size of a database that is made anew. A change of one object touches some ten pages, most of them of indexes,
+// and each of them is written as a whole: docs/decisions/0011 has the numbers.
+const pageBytes = 1024
+
 // open opens a database of kine's and makes it when missing; it is closed when ctx has ended and wg has come down.
 // The startup VACUUM is off: it rewrites the whole file at every start.
 func open(ctx context.Context, wg *sync.WaitGroup, name, journal, synchronous string) (server.Backend, error) {
 	_, backend, err := drivers.New(ctx, wg, &drivers.Config{
 		Endpoint: "sqlite://" + name + "?_journal_mode=" + journal + "&_busy_timeout=30000&_txlock=immediate&_synchronous=" + synchronous +
-			"&_kine_disable_startup_vacuum=1",
+			"&_kine_disable_startup_vacuum=1" + fmt.Sprintf("&_pragma=page_size(%d)", pageBytes),
 		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 5, MaxIdleTime: 2 * time.Minute},
 		CompactInterval:       5 * time.Minute,
 		CompactIntervalJitter: 5,

@@ -2,6 +2,7 @@ package datastore
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -67,6 +68,21 @@ func TestSeed(t *testing.T) {
 	want := []string{"/registry/test/a=first", "/registry/test/b=first"}
 	if got := values(t, dir); !slices.Equal(got, want) {
 		t.Errorf("the database holds %q, want %q", got, want)
+	}
+}
+
+// What a change writes depends on it (docs/decisions/0011), and SQLite ignores the setting in silence when it comes too late.
+func TestPageSize(t *testing.T) {
+	dir := t.TempDir()
+	if err := create(Config{Dir: dir, Seed: seed("1")}, filepath.Join(dir, databaseName)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, databaseName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := binary.BigEndian.Uint16(b[16:]); got != pageBytes { // the format's description, 1.3.2
+		t.Errorf("pages have %d bytes, want %d", got, pageBytes)
 	}
 }
 
