@@ -115,7 +115,7 @@ func fork(role string) int {
 		fmt.Println(err)
 		os.Exit(98)
 	}
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "CHILD="+role, "ARMED=3")
 	cmd.ExtraFiles = []*os.File{write}
 	if err := cmd.Start(); err != nil {
@@ -324,7 +324,7 @@ func (b *bench) Write(p []byte) (int, error) {
 // start parses units from the lines of [Service] that matter; "After=" and its kind go to [Unit].
 func start(t *testing.T, groups func(*reaper) Groups, units map[string]string) *bench {
 	t.Helper()
-	self, err := os.Executable()
+	self, err := filepath.Abs(os.Args[0])
 	if err != nil {
 		t.Fatal(err)
 	}

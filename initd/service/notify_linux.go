@@ -26,6 +26,8 @@ type message struct {
 	mainPID int
 	// extend is how much longer from now the service needs for what it is doing (EXTEND_TIMEOUT_USEC=), or 0.
 	extend time.Duration
+	// mark says that it is this process' own, from mark: what was sent before has arrived.
+	mark bool
 }
 
 // maxStatus bounds the text that a service can put on the console, in bytes.
@@ -112,6 +114,20 @@ func (s *notifySocket) wantCredentials() error {
 	return set
 }
 
+// markText is the datagram of mark. Only what this process sent counts as one.
+const markText = "X_SKERRY_MARK=1"
+
+// mark sends a message to the socket itself. Datagrams stay in order, so whoever gets it has got what was sent before.
+func (s *notifySocket) mark() error {
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte(markText))
+	return err
+}
+
 // receive returns the next message; it fails when the socket was closed. Datagrams without credentials are dropped.
 func (s *notifySocket) receive() (message, error) {
 	data, control := make([]byte, 4096), make([]byte, 1024)
@@ -126,6 +142,7 @@ func (s *notifySocket) receive() (message, error) {
 		}
 		m := parseMessage(string(data[:n]))
 		m.pid = pid
+		m.mark = pid == os.Getpid() && string(data[:n]) == markText
 		return m, nil
 	}
 }

@@ -130,7 +130,7 @@ func (p *process) watch() result {
 		select {
 		case status := <-p.exited:
 			p.exited = nil
-			if p.gone == nil {
+			if p.gone == nil && !p.handedOver(&start, &dog) {
 				return p.ended(status)
 			}
 		case <-p.gone:
@@ -157,6 +157,33 @@ func (p *process) watch() result {
 	}
 }
 
+// handedOver handles what the process said before its end and is still under way, and says whether it has named another main process.
+func (p *process) handedOver(start, dog *timer) bool {
+	r := p.runner
+	if r.socket == nil {
+		return false
+	}
+	marked := make(chan error, 1)
+	go func() { marked <- r.socket.mark() }() // it waits while the socket is full
+	for {
+		select {
+		case m := <-r.messages:
+			if m.mark {
+				return p.gone != nil
+			}
+			p.handle(m, start, dog)
+		case err := <-marked:
+			if err != nil {
+				r.log().Warn("cannot tell whether the process has said something before its end", "error", err)
+				return false
+			}
+			marked = nil
+		case <-r.stop:
+			return p.gone != nil
+		}
+	}
+}
+
 func (p *process) ended(status syscall.WaitStatus) result {
 	ending, reason := endingOf(status)
 	if ending == endedWell && p.runner.unit.Type == Notify && !p.ready {
@@ -175,6 +202,9 @@ func (p *process) hung(reason string) result {
 // handle applies a message of the unit.
 func (p *process) handle(m message, start, dog *timer) (hung bool) {
 	r := p.runner
+	if m.mark { // of an earlier process
+		return false
+	}
 	if !p.mayReport(m.pid) {
 		r.log().Warn("message of a process that is not of the unit was dropped", "pid", m.pid)
 		return false
