@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
@@ -16,10 +17,15 @@ import (
 	controlleroptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+	"k8s.io/kubernetes/pkg/controlplane/apiserver"
 )
 
 // Component is a part of Kubernetes that runs until its context ends. It returns an error when it stopped by itself.
 type Component func(ctx context.Context) error
+
+// identityLeaseRenewal is how often an API server says that it is there, by a write: upstream's ten seconds are for finding out within
+// its lease of an hour which of several servers are there. docs/decisions/0016 has the numbers.
+const identityLeaseRenewal = 10 * time.Minute
 
 // APIServer prepares the API server with flags as its own command line would have them.
 func APIServer(flags []string) (Component, error) {
@@ -30,6 +36,7 @@ func APIServer(flags []string) (Component, error) {
 	if err := o.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
 		return nil, fmt.Errorf("cannot set the feature gates of kube-apiserver: %w", err)
 	}
+	apiserver.IdentityLeaseRenewIntervalPeriod = identityLeaseRenewal
 	// The API server's own client would log a warning for each deprecated API that it looks after.
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	return func(ctx context.Context) error {

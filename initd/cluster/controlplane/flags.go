@@ -41,7 +41,13 @@ func (c Config) APIServerFlags() []string {
 		"enable-admission-plugins=NodeRestriction",
 		"enable-bootstrap-token-auth=true",
 		"encryption-provider-config="+filepath.Join(c.CredDir, "encryption-config.json"),
+		// One server needs nothing that tells several of them apart, and what there is for it writes every ten seconds: docs/decisions/0016.
+		"endpoint-reconciler-type=master-count",
+		// The default of two seconds is shorter than some memory cards stall; then the controllers give up, and the process with them.
+		"etcd-healthcheck-timeout=20s",
+		"etcd-readycheck-timeout=20s",
 		"etcd-servers=unix://"+c.EtcdSocket,
+		"feature-gates=UnknownVersionInteroperabilityProxy=false",
 		"kubelet-certificate-authority="+c.tls("server-ca.crt"),
 		"kubelet-client-certificate="+c.tls("client-kube-apiserver.crt"),
 		"kubelet-client-key="+c.tls("client-kube-apiserver.key"),

@@ -73,8 +73,9 @@ func (n *Notifier) Stopping() {
 	}
 }
 
-// Watchdog feeds the supervisor's watchdog until ctx ends, each time that alive returns nil. It returns at once when
-// there is none. alive gets a context that ends when its next turn is due.
+// Watchdog feeds the supervisor's watchdog until ctx ends, in each of its turns as soon as alive returns nil. It returns at once when
+// there is none. A machine whose disk stalls or whose processor is busy for a while is not one that hangs: alive is called until the
+// turn is over, and gets a context that ends then. Why the watchdog was not fed is told as the status.
 func (n *Notifier) Watchdog(ctx context.Context, alive func(context.Context) error) {
 	if n.watchdog == 0 {
 		return
@@ -82,19 +83,49 @@ func (n *Notifier) Watchdog(ctx context.Context, alive func(context.Context) err
 	every := n.watchdog / 3 // one missed turn is not yet a dead process
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	hungry := false
 	for {
-		check, cancel := context.WithTimeout(ctx, every)
-		err := alive(check)
+		turn, cancel := context.WithTimeout(ctx, every)
+		err := until(turn, every/20, alive)
 		cancel()
-		if err == nil {
+		switch {
+		case err == nil:
 			n.send("WATCHDOG=1")
-		} else if ctx.Err() == nil {
+			if hungry {
+				n.mu.Lock()
+				status := n.status
+				n.mu.Unlock()
+				n.send("STATUS=" + status)
+			}
+			hungry = false
+		case ctx.Err() == nil:
 			slog.Warn("the watchdog was not fed", "reason", err)
+			n.send("STATUS=no sign of life: " + strings.ReplaceAll(err.Error(), "\n", "; "))
+			hungry = true
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// until calls f, with pauses, until it returns nil or ctx ends; the error is the last that f gave before.
+func until(ctx context.Context, pause time.Duration, f func(context.Context) error) error {
+	var last error
+	for {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return last
+		case <-time.After(pause):
 		}
 	}
 }

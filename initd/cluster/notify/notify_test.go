@@ -36,7 +36,7 @@ func next(t *testing.T, c *net.UnixConn) string {
 
 func TestNotifier(t *testing.T) {
 	c := listen(t)
-	t.Setenv("WATCHDOG_USEC", "30000")
+	t.Setenv("WATCHDOG_USEC", "30000000")
 	n := FromEnvironment()
 	for _, v := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC"} {
 		if got, there := os.LookupEnv(v); there {
@@ -52,21 +52,37 @@ func TestNotifier(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	// Fed when alive, not when dead: two good turns around a bad one give two messages, then the marker.
+}
+
+// The watchdog is fed in a turn in which the process was alive at last, and not in one in which it never was; then the supervisor is told why.
+func TestWatchdog(t *testing.T) {
+	c := listen(t)
+	t.Setenv("WATCHDOG_USEC", "300000")
+	n := FromEnvironment()
+	n.Status("running")
 	ctx, cancel := context.WithCancel(t.Context())
-	turn := 0
-	n.Watchdog(ctx, func(context.Context) error {
-		turn++
-		switch turn {
-		case 2:
-			return errors.New("the API server hangs")
-		case 3:
-			cancel()
+	defer cancel()
+	begun, calls, slow := time.Now(), 0, false
+	n.Watchdog(ctx, func(turn context.Context) error {
+		calls++
+		switch {
+		case calls < 3: // the first turn has a bad beginning
+			return errors.New("the disk stalls")
+		case calls == 3 || slow:
+			if slow {
+				cancel()
+			}
+			return nil
 		}
-		return nil
+		<-turn.Done() // all of the second turn
+		slow = true
+		return errors.New("the API server\nhangs")
 	})
+	if took := time.Since(begun); took < 200*time.Millisecond {
+		t.Errorf("two turns of 100 ms took %v", took)
+	}
 	n.Status("after")
-	for _, want := range []string{"WATCHDOG=1", "WATCHDOG=1", "STATUS=after"} {
+	for _, want := range []string{"STATUS=running", "WATCHDOG=1", "STATUS=no sign of life: the API server; hangs", "WATCHDOG=1", "STATUS=running", "STATUS=after"} {
 		if got := next(t, c); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

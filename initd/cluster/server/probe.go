@@ -25,7 +25,7 @@ func newProbe(c *rest.Config) (*probe, error) {
 	return &probe{client, strings.TrimRight(c.Host, "/")}, nil
 }
 
-// get asks once. The error carries what the server said.
+// get asks once. The error carries what the server said, of a list of checks those that failed.
 func (p *probe) get(ctx context.Context, path string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+path, nil)
 	if err != nil {
@@ -41,9 +41,23 @@ func (p *probe) get(ctx context.Context, path string) error {
 		return err
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s: %s", path, res.Status, strings.TrimSpace(string(body)))
+		return fmt.Errorf("%s answers %s: %s", path, res.Status, failed(string(body)))
 	}
 	return nil
+}
+
+// failed leaves of the API server's list of checks those that failed.
+func failed(answer string) string {
+	var bad []string
+	for line := range strings.Lines(answer) {
+		if check, ok := strings.CutPrefix(strings.TrimSpace(line), "[-]"); ok {
+			bad = append(bad, check)
+		}
+	}
+	if len(bad) == 0 {
+		return strings.TrimSpace(answer)
+	}
+	return strings.Join(bad, "; ")
 }
 
 // until asks until the answer is good: ten times a second at first, and less often the longer an answer takes. On a slow
