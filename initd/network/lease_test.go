@@ -152,7 +152,7 @@ func TestKeeper(t *testing.T) {
 				var got strings.Builder
 				began := time.Now()
 				log := func(format string, args ...any) {
-					fmt.Fprintf(&got, "%d ", int(time.Since(began).Round(time.Millisecond)/time.Second))
+					fmt.Fprintf(&got, "%d ", int(time.Since(began).Round(time.Microsecond)/time.Second))
 					fmt.Fprintf(&got, format+"\n", args...)
 				}
 				k := keeper{name: "eth0", exchanger: &fakeServer{script: c.script, log: log, fails: c.fails}}
