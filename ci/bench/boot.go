@@ -28,7 +28,12 @@ func (g *guest) off() {
 }
 
 // boot switches on a machine with a new disk; direct skips firmware and boot loader.
-func (b *bench) boot(ctx context.Context, direct bool) (_ *guest, err error) {
+func (b *bench) boot(ctx context.Context, direct bool) (*guest, error) {
+	return b.bootImage(ctx, filepath.Join(b.build, name+".img"), "amd64", direct)
+}
+
+// bootImage is boot for the image of a build for any board of that architecture (GOARCH).
+func (b *bench) bootImage(ctx context.Context, image, architecture string, direct bool) (_ *guest, err error) {
 	folder, err := os.MkdirTemp(b.build, "bench-")
 	if err != nil {
 		return nil, err
@@ -53,14 +58,14 @@ func (b *bench) boot(ctx context.Context, direct bool) (_ *guest, err error) {
 		return nil, err
 	}
 	c := vm.Config{
-		Architecture: "amd64", Accelerator: b.accelerator, MemoryMiB: b.memoryMiB, CPUs: 2, Volatile: true,
+		Architecture: architecture, Accelerator: b.acceleratorOf(architecture), MemoryMiB: b.memoryMiB, CPUs: 2, Volatile: true,
 		Disk: filepath.Join(folder, "disk.img"), Sockets: sockets, Forwards: []vm.Forward{{Host: port, Guest: 6443}, {Host: manage, Guest: v1.Port}},
 	}
-	if err := vm.CopyDisk(filepath.Join(b.build, name+".img"), c.Disk, 4<<30); err != nil {
+	if err := vm.CopyDisk(image, c.Disk, 4<<30); err != nil {
 		return nil, err
 	}
 	if direct {
-		c.Kernel, err = vm.ReadKernel(filepath.Join(b.build, "boot"))
+		c.Kernel, err = vm.ReadKernel(filepath.Join(filepath.Dir(image), "boot"))
 	} else {
 		c.Firmware, err = vm.PrepareFirmware(c.Architecture, folder)
 	}
@@ -72,6 +77,14 @@ func (b *bench) boot(ctx context.Context, direct bool) (_ *guest, err error) {
 		return nil, err
 	}
 	return &guest{m, remove}, nil
+}
+
+// acceleratorOf is what machines of an architecture run with: foreign processors are always emulated.
+func (b *bench) acceleratorOf(architecture string) vm.Accelerator {
+	if architecture == "amd64" {
+		return b.accelerator
+	}
+	return vm.TCG
 }
 
 // A milestone is a moment of a boot, seen from outside and counted from power-on.

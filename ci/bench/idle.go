@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	v1 "github.com/skerryos/skerry/initd/api/v1"
 )
 
 // idleUse leaves a ready node alone, reads its memory, and counts what it writes.
@@ -14,15 +16,7 @@ func idleUse(ctx context.Context, b *bench) (string, error) {
 		return "", err
 	}
 	defer g.off()
-	start, cancel := context.WithTimeout(ctx, b.accelerator.Patience(time.Minute))
-	defer cancel()
-	if _, err := g.Device.WaitReady(start); err != nil {
-		return "", err
-	}
-	if err := pass(ctx, b.settle); err != nil {
-		return "", err
-	}
-	memory, err := g.Device.Memory(ctx)
+	memory, err := b.settledMemory(ctx, g)
 	if err != nil {
 		return "", err
 	}
@@ -66,6 +60,19 @@ func idleUse(ctx context.Context, b *bench) (string, error) {
 		{"processor time of the emulator", seconds(cpuAfter - cpu)},
 	}
 	return text + "\n" + table(rows), nil
+}
+
+// settledMemory waits for a node, leaves it alone for a while, and reads its memory.
+func (b *bench) settledMemory(ctx context.Context, g *guest) (v1.Memory, error) {
+	start, cancel := context.WithTimeout(ctx, g.Config.Accelerator.Patience(time.Minute))
+	defer cancel()
+	if _, err := g.Device.WaitReady(start); err != nil {
+		return v1.Memory{}, err
+	}
+	if err := pass(ctx, b.settle); err != nil {
+		return v1.Memory{}, err
+	}
+	return g.Device.Memory(ctx)
 }
 
 // pass lets time go by, unless ctx is done first.

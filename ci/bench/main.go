@@ -1,7 +1,7 @@
 // Bench measures what the project promises, and writes the results into docs/benchmarks.md with the command that gave them.
 //
 //	ci/bench/run                  everything; needs about half an hour
-//	ci/bench/run -only boot       one section, repeatable: sizes, build, boot, idle, upgrade
+//	ci/bench/run -only boot       one section, repeatable: sizes, build, boot, idle, upgrade, boards
 //
 // Each section stands between two comments in the document; only the sections that were measured are replaced, and what people
 // wrote around them stays. The image must have been built (ci/bench/run does it).
@@ -44,6 +44,7 @@ var sections = []struct {
 	{"boot", "From power-on to a node that is ready", bootTimes},
 	{"idle", "Memory and writes of an idle server", idleUse},
 	{"upgrade", "An upgrade", upgrade},
+	{"boards", "Every board", boards},
 }
 
 func main() {

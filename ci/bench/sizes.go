@@ -16,13 +16,9 @@ const name = "skerry-x86-64"
 
 // sizes reads what the build says of its outputs, and compresses the whole image.
 func sizes(ctx context.Context, b *bench) (string, error) {
-	text, err := os.ReadFile(filepath.Join(b.build, name+".manifest.json"))
+	m, err := readManifest(filepath.Join(b.build, name+".manifest.json"))
 	if err != nil {
 		return "", err
-	}
-	var m image.Manifest
-	if err := json.Unmarshal(text, &m); err != nil {
-		return "", fmt.Errorf("cannot read the manifest: %w", err)
 	}
 	rows := [][]string{{"what", "bytes", ""}}
 	add := func(what string, n int64) { rows = append(rows, []string{what, fmt.Sprint(n), mebibytes(n)}) }
@@ -42,6 +38,17 @@ func sizes(ctx context.Context, b *bench) (string, error) {
 		add(fmt.Sprintf("whole image, %s %s", tool[0], tool[1]), n)
 	}
 	return table(rows), nil
+}
+
+func readManifest(file string) (m image.Manifest, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("cannot read the manifest: %w", err)
+	}
+	return m, nil
 }
 
 // compressed returns how many bytes a compressor makes of a file.

@@ -21,9 +21,7 @@ import (
 func upgrade(ctx context.Context, b *bench) (string, error) {
 	file := filepath.Join(b.build, "bench.skb")
 	defer os.Remove(file)
-	make := exec.CommandContext(ctx, "go", "run", "./builder/cmd/skerry", "bundle", "create", "--file", file)
-	make.Stdout, make.Stderr = os.Stderr, os.Stderr
-	if err := make.Run(); err != nil {
+	if err := skerry(ctx, "bundle", "create", "--file", file); err != nil {
 		return "", err
 	}
 	sizes, err := bundleSizes(file)
@@ -67,6 +65,16 @@ func upgrade(ctx context.Context, b *bench) (string, error) {
 	return table(append([][]string{{"bundle", ""}}, sizes...)) + "\n" +
 		table(append([][]string{{"transfer and write", ""}}, write...)) + "\n" +
 		table(append([][]string{{"phase, through UEFI and boot loader", "took"}}, phases...)), nil
+}
+
+// skerry runs the builder's command line.
+func skerry(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"run", "./builder/cmd/skerry"}, args...)...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("skerry %q: %w", args, err)
+	}
+	return nil
 }
 
 // bundleSizes are the bundle's size, and that of what it carries.

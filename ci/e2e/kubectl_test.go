@@ -144,8 +144,7 @@ func (k kubectl) apply(t *testing.T, file string) {
 // rollout waits until all replicas of a workload are ready.
 func (k kubectl) rollout(t *testing.T, workload string) {
 	t.Helper()
-	limit := accelerator.Patience(time.Minute)
-	if out, err := k.try(patience(t, 70*time.Second), "rollout", "status", workload, "--timeout="+limit.String()); err != nil {
+	if out, err := k.try(patience(t, 70*time.Second), "rollout", "status", workload, "--timeout="+limit(t, time.Minute).String()); err != nil {
 		events, _ := k.try(patience(t, 10*time.Second), "get", "events,pods", "-o", "wide")
 		t.Fatalf("%v\n%s\n%s", err, out, events)
 	}

@@ -42,7 +42,6 @@ func newNode(t *testing.T, diskBytes int64, change func(*vm.Config)) *node {
 // newNodeOf is newNode for any image.
 func newNodeOf(t *testing.T, image string, diskBytes int64, change func(*vm.Config)) *node {
 	t.Helper()
-	need.Tool(t, "qemu-system-x86_64")
 	n := &node{t: t, folder: filepath.Join(*build, "machines", strings.ReplaceAll(t.Name(), "/", "-"))}
 	if err := os.RemoveAll(n.folder); err != nil { // of an earlier failure
 		t.Fatal(err)
@@ -55,15 +54,19 @@ func newNodeOf(t *testing.T, image string, diskBytes int64, change func(*vm.Conf
 		Disk: filepath.Join(n.folder, "disk.img"), Volatile: true,
 	}
 	must(t, vm.CopyDisk(image, n.config.Disk, diskBytes))
-	var err error
-	if n.config.Firmware, err = vm.PrepareFirmware("amd64", n.folder); err != nil {
-		need.Missing(t, err.Error())
-	}
 	port, err := vm.FreePort(0)
 	must(t, err)
 	n.config.Forwards = []vm.Forward{{Host: port, Guest: 6443}}
 	if change != nil {
 		change(&n.config)
+	}
+	if _, err := vm.FindProgram(n.config.Architecture); err != nil {
+		need.Missing(t, err.Error())
+	}
+	if n.config.Kernel == nil {
+		if n.config.Firmware, err = vm.PrepareFirmware(n.config.Architecture, n.folder); err != nil {
+			need.Missing(t, err.Error())
+		}
 	}
 	sockets, remove, err := vm.PrepareSockets()
 	must(t, err)
@@ -135,9 +138,17 @@ func (n *node) keepState() {
 	}
 }
 
-// patience returns a context that ends after what d on hardware is on this accelerator.
+// limit is what d on hardware is for the machines of a test: those of other architectures are emulated everywhere.
+func limit(t *testing.T, d time.Duration) time.Duration {
+	if strings.HasPrefix(t.Name(), "TestForeignNode/") {
+		return vm.TCG.Patience(d)
+	}
+	return accelerator.Patience(d)
+}
+
+// patience returns a context that ends after what d on hardware is for the machines of the test.
 func patience(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), accelerator.Patience(d))
+	ctx, cancel := context.WithTimeout(t.Context(), limit(t, d))
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -101,7 +101,7 @@ func service(t *testing.T, n *node) {
 	k.apply(t, "web.yaml")
 	k.apply(t, "host.yaml")
 	k.rollout(t, "deployment/web")
-	k.do(t, "wait", "pod/client", "pod/host", "--for=condition=Ready", "--timeout="+accelerator.Patience(50*time.Second).String())
+	k.do(t, "wait", "pod/client", "pod/host", "--for=condition=Ready", "--timeout="+limit(t, 50*time.Second).String())
 	pods := strings.Fields(k.do(t, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}"))
 	if len(pods) != 2 {
 		t.Fatalf("there are pods %q, want two", pods)
@@ -175,7 +175,7 @@ func forwardPort(t *testing.T, k kubectl) {
 	if _, err := fmt.Sscanf(line, "Forwarding from 127.0.0.1:%d ->", &port); err != nil {
 		t.Fatalf("port-forward says %q", line)
 	}
-	client := http.Client{Timeout: accelerator.Patience(10 * time.Second)}
+	client := http.Client{Timeout: limit(t, 10*time.Second)}
 	response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
 	must(t, err)
 	defer response.Body.Close()

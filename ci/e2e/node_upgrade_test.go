@@ -20,14 +20,25 @@ const nodeUpgradeTime = 4 * time.Minute
 // image.
 func newManagedNode(t *testing.T) *device {
 	t.Helper()
-	port, err := vm.FreePort(0)
-	must(t, err)
-	n := newNode(t, diskBytes, func(c *vm.Config) { c.Forwards = append(c.Forwards, vm.Forward{Host: port, Guest: v1.Port}) })
 	own, err := os.UserConfigDir()
 	must(t, err)
+	return newManaged(t, filepath.Join(*build, imageName), filepath.Join(own, "skerry"), nil)
+}
+
+// newManaged is a machine of an image, with a workstation that has that configuration. change may be nil.
+func newManaged(t *testing.T, image, config string, change func(*vm.Config)) *device {
+	t.Helper()
+	port, err := vm.FreePort(0)
+	must(t, err)
+	n := newNodeOf(t, image, diskBytes, func(c *vm.Config) {
+		c.Forwards = append(c.Forwards, vm.Forward{Host: port, Guest: v1.Port})
+		if change != nil {
+			change(c)
+		}
+	})
 	d := &device{node: n, address: fmt.Sprintf("127.0.0.1:%d", port), home: filepath.Join(n.folder, "workstation")}
 	// A copy, because it gets to know this machine.
-	must(t, os.CopyFS(filepath.Join(d.home, "skerry"), os.DirFS(filepath.Join(own, "skerry"))))
+	must(t, os.CopyFS(filepath.Join(d.home, "skerry"), os.DirFS(config)))
 	return d
 }
 

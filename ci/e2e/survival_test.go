@@ -138,7 +138,7 @@ func recovered(t *testing.T, n *node) kubectl {
 	k := n.client(t)
 	k.rollout(t, "deployment/web")
 	k.rollout(t, "statefulset/keeper")
-	k.do(t, "wait", "pod/client", "pod/host", "--for=condition=Ready", "--timeout="+accelerator.Patience(50*time.Second).String())
+	k.do(t, "wait", "pod/client", "pod/host", "--for=condition=Ready", "--timeout="+limit(t, 50*time.Second).String())
 	service(t, n)
 	return k
 }
