@@ -188,7 +188,7 @@ func fullDisk(t *testing.T, n *node) {
 		}
 		return fmt.Errorf("it is %s, with problems %q", state.Phase, state.Problems)
 	})
-	// The filler frees the disk after two minutes. Nothing has to be restarted by hand then.
+	// The filler frees the disk by itself. Nothing has to be restarted by hand then.
 	n.waitReady(t)
 	eventually(t, time.Minute, "write to the cluster again", func(ctx context.Context) error {
 		_, err := k.try(ctx, "create", "configmap", "after-full-disk")

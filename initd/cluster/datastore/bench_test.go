@@ -65,6 +65,28 @@ func benchmarkHeartbeat(b *testing.B, s Sync) {
 	b.ReportMetric(float64(written(b)-before)/float64(b.N), "disk-B/op")
 }
 
+// BenchmarkGet reads one small object, as the API server does before it changes one.
+func BenchmarkGet(b *testing.B) {
+	ctx, cancel := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	name := filepath.Join(b.TempDir(), databaseName)
+	seed := func() ([]Entry, error) { return []Entry{{"/registry/a", make([]byte, 800)}}, nil }
+	if err := create(Config{Dir: filepath.Dir(name), Seed: seed}, name); err != nil {
+		b.Fatal(err)
+	}
+	backend, err := open(ctx, &wg, name, "WAL", "NORMAL")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, kv, err := backend.Get(ctx, "/registry/a", 0, false); err != nil || kv == nil {
+			b.Fatal("not read: ", err)
+		}
+	}
+}
+
 // written is what this process has made the kernel write to disks, in bytes (proc_pid_io(5)).
 func written(b *testing.B) int64 {
 	b.Helper()

@@ -17,7 +17,7 @@ import (
 
 	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/generic"
-	_ "github.com/k3s-io/kine/pkg/drivers/sqlite"
+	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/server"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
@@ -94,7 +94,7 @@ func Start(c Config) (*Store, error) {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 	)
 	// The version is what the API server's etcd client asks for before it uses newer calls.
-	server.New(backend, "unix", 5*time.Second, "3.5.13").Register(s.srv)
+	server.New(backend, "unix", progressInterval, "3.5.13").Register(s.srv)
 	go func() {
 		if err := s.srv.Serve(l); err != nil {
 			s.failed <- fmt.Errorf("datastore: %w", err)
@@ -102,6 +102,10 @@ func Start(c Config) (*Store, error) {
 	}()
 	return s, nil
 }
+
+// progressInterval is how often each of some eighty watches of the API server is told how far the datastore is. The API server asks by
+// itself when somebody waits for that (KEP-2340), so this keeps only bookmarks from growing old.
+const progressInterval = time.Minute
 
 // Failed delivers the error that ended the service before Stop.
 func (s *Store) Failed() <-chan error { return s.failed }
@@ -186,9 +190,15 @@ const pageBytes = 1024
 // open opens a database of kine's and makes it when missing; it is closed when ctx has ended and wg has come down.
 // The startup VACUUM is off: it rewrites the whole file at every start.
 func open(ctx context.Context, wg *sync.WaitGroup, name, journal, synchronous string) (server.Backend, error) {
-	_, backend, err := drivers.New(ctx, wg, &drivers.Config{
-		Endpoint: "sqlite://" + name + "?_journal_mode=" + journal + "&_busy_timeout=30000&_txlock=immediate&_synchronous=" + synchronous +
-			"&_kine_disable_startup_vacuum=1" + fmt.Sprintf("&_pragma=page_size(%d)", pageBytes),
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return nil, err
+	}
+	// In this order: with a log there already, the page size has no effect.
+	parameters := fmt.Sprintf("?_pragma=busy_timeout(30000)&_pragma=page_size(%d)&_pragma=journal_mode(%s)&_pragma=synchronous(%s)&_txlock=immediate",
+		pageBytes, journal, synchronous)
+	c := &drivers.Config{
+		DataSourceName:        name + parameters + "&_kine_disable_startup_vacuum=1",
 		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 5, MaxIdleTime: 2 * time.Minute},
 		CompactInterval:       5 * time.Minute,
 		CompactIntervalJitter: 5,
@@ -197,8 +207,12 @@ func open(ctx context.Context, wg *sync.WaitGroup, name, journal, synchronous st
 		CompactBatchSize:      1000,
 		PollBatchSize:         500,
 		PollInterval:          time.Second,
-	})
+	}
+	backend, dialect, err := sqlite.NewVariant(ctx, wg, "sqlite3", c)
 	if err != nil {
+		return nil, err
+	}
+	if err := keepPrepared(ctx, wg, dialect, "file://"+name+parameters, c.ConnectionPoolConfig); err != nil {
 		return nil, err
 	}
 	return backend, backend.Start(ctx)

@@ -39,7 +39,7 @@ type identity struct {
 
 // paths are the files and folders of a server under its data folder, named as in K3s.
 type paths struct {
-	tls, cred, db, token, agent string
+	tls, cred, db, token, rules, agent string
 }
 
 func pathsOf(s *settings.Settings) paths {
@@ -49,6 +49,7 @@ func pathsOf(s *settings.Settings) paths {
 		cred:  filepath.Join(srv, "cred"),
 		db:    filepath.Join(srv, "db"),
 		token: filepath.Join(srv, "node-token"),
+		rules: filepath.Join(srv, "rules-version"), // not K3s'
 		agent: filepath.Join(s.DataDir, "agent"),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -17,10 +18,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	componentversion "k8s.io/component-base/version"
 
 	"github.com/skerryos/skerry/initd/cluster/addons"
 	"github.com/skerryos/skerry/initd/cluster/controlplane"
 	"github.com/skerryos/skerry/initd/cluster/datastore"
+	"github.com/skerryos/skerry/initd/cluster/durable"
 	"github.com/skerryos/skerry/initd/cluster/node"
 	"github.com/skerryos/skerry/initd/cluster/notify"
 	"github.com/skerryos/skerry/initd/cluster/pki"
@@ -122,13 +125,17 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) prepare(id *identity) (*datastore.Store, error) {
 	identityDone := make(chan error, 1)
 	go func() { identityDone <- id.init() }()
+	seeded := false
 	store, err := datastore.Start(datastore.Config{Dir: id.paths.db, Socket: s.etcdSocket(), Sync: datastore.Sync(s.Settings.DatastoreSync),
-		Seed: func() ([]datastore.Entry, error) { return controlplane.SeedEntries(time.Now()) }})
+		Seed: func() ([]datastore.Entry, error) { seeded = true; return controlplane.SeedEntries(time.Now()) }})
+	if err == nil && seeded {
+		markRules(id.paths.rules)
+	}
 	if idErr := <-identityDone; idErr != nil {
-		if err == nil {
-			store.Stop()
-		}
-		return nil, idErr
+		err = idErr
+	}
+	if err != nil && store != nil {
+		store.Stop()
 	}
 	return store, err
 }
@@ -173,8 +180,7 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 		return err
 	}
 	s.ready.Done()
-	// Not earlier: until pods can be made, these would only take the processor from what makes them.
-	go controlplane.EnsureRules(ctx, c)
+	go ensureRules(ctx, c, id.paths.rules)
 	if !s.Settings.DisableAgent {
 		go func() {
 			_ = retry(ctx, "cannot label the node as one of the control plane", func() error { return labelControlPlane(ctx, k, s.Settings.NodeName) })
@@ -183,6 +189,35 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 	parts.start(2, "add-ons", func(ctx context.Context) error { return addons.Run(ctx, s.addons(c)) })
 	<-ctx.Done()
 	return nil
+}
+
+// rulesDelay is how long after its start a server looks whether somebody has damaged the cluster's own rules. That takes 150 requests, for which
+// a machine on which pods are starting has no time.
+const rulesDelay = 10 * time.Minute
+
+// ensureRules adds the rules of a new version at once, and mends those of the same one later. name is the file of the version whose rules
+// were last written.
+func ensureRules(ctx context.Context, c *rest.Config, name string) {
+	if was, err := os.ReadFile(name); err == nil && string(was) == rulesVersion() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(rulesDelay):
+		}
+	}
+	controlplane.EnsureRules(ctx, c)
+	if ctx.Err() == nil {
+		markRules(name)
+	}
+}
+
+func rulesVersion() string { return componentversion.Get().GitVersion + "\n" }
+
+// markRules notes that the datastore has the rules of this version.
+func markRules(name string) {
+	if err := durable.WriteFile(name, []byte(rulesVersion()), 0o600); err != nil {
+		slog.Warn("cannot note that the cluster has the rules of this version; they are looked at again at the next start", "reason", err)
+	}
 }
 
 // labelControlPlane gives a node the role that people see and select nodes by
