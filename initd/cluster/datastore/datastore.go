@@ -187,6 +187,11 @@ func syncFile(name string) error {
 // and each of them is written as a whole: docs/decisions/0011 has the numbers.
 const pageBytes = 1024
 
+// superfluous are indexes that kine makes whenever it opens a database and that cost more than they give: each change writes a page of
+// each of them. Others begin with the same column, or find the rows as well by their number. The second is also one for which SQLite
+// compiles a prepared statement anew for each parameter, to see whether it may be used.
+var superfluous = []string{"kine_name_index", "kine_id_compact_rev_key_with_prev_revision_index"}
+
 // open opens a database of kine's and makes it when missing; it is closed when ctx has ended and wg has come down.
 // The startup VACUUM is off: it rewrites the whole file at every start.
 func open(ctx context.Context, wg *sync.WaitGroup, name, journal, synchronous string) (server.Backend, error) {
@@ -211,6 +216,11 @@ func open(ctx context.Context, wg *sync.WaitGroup, name, journal, synchronous st
 	backend, dialect, err := sqlite.NewVariant(ctx, wg, "sqlite3", c)
 	if err != nil {
 		return nil, err
+	}
+	for _, index := range superfluous {
+		if _, err := dialect.DB.ExecContext(ctx, "DROP INDEX IF EXISTS "+index); err != nil {
+			return nil, fmt.Errorf("cannot drop index %s: %w", index, err)
+		}
 	}
 	if err := keepPrepared(ctx, wg, dialect, "file://"+name+parameters, c.ConnectionPoolConfig); err != nil {
 		return nil, err
