@@ -17,7 +17,7 @@ import (
 
 	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/generic"
-	"github.com/k3s-io/kine/pkg/drivers/sqlite"
+	_ "github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/server"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
@@ -187,23 +187,14 @@ func syncFile(name string) error {
 // and each of them is written as a whole: docs/decisions/0011 has the numbers.
 const pageBytes = 1024
 
-// superfluous are indexes that kine makes whenever it opens a database and that cost more than they give: each change writes a page of
-// each of them. Others begin with the same column, or find the rows as well by their number. The second is also one for which SQLite
-// compiles a prepared statement anew for each parameter, to see whether it may be used.
-var superfluous = []string{"kine_name_index", "kine_id_compact_rev_key_with_prev_revision_index"}
-
 // open opens a database of kine's and makes it when missing; it is closed when ctx has ended and wg has come down.
 // The startup VACUUM is off: it rewrites the whole file at every start.
 func open(ctx context.Context, wg *sync.WaitGroup, name, journal, synchronous string) (server.Backend, error) {
-	name, err := filepath.Abs(name)
-	if err != nil {
-		return nil, err
-	}
-	// In this order: with a log there already, the page size has no effect.
+	// In this order: once there is a log, the page size has no effect.
 	parameters := fmt.Sprintf("?_pragma=busy_timeout(30000)&_pragma=page_size(%d)&_pragma=journal_mode(%s)&_pragma=synchronous(%s)&_txlock=immediate",
 		pageBytes, journal, synchronous)
-	c := &drivers.Config{
-		DataSourceName:        name + parameters + "&_kine_disable_startup_vacuum=1",
+	_, backend, err := drivers.New(ctx, wg, &drivers.Config{
+		Endpoint:              "sqlite://" + name + parameters + "&_kine_disable_startup_vacuum=1",
 		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 5, MaxIdleTime: 2 * time.Minute},
 		CompactInterval:       5 * time.Minute,
 		CompactIntervalJitter: 5,
@@ -212,17 +203,8 @@ func open(ctx context.Context, wg *sync.WaitGroup, name, journal, synchronous st
 		CompactBatchSize:      1000,
 		PollBatchSize:         500,
 		PollInterval:          time.Second,
-	}
-	backend, dialect, err := sqlite.NewVariant(ctx, wg, "sqlite3", c)
+	})
 	if err != nil {
-		return nil, err
-	}
-	for _, index := range superfluous {
-		if _, err := dialect.DB.ExecContext(ctx, "DROP INDEX IF EXISTS "+index); err != nil {
-			return nil, fmt.Errorf("cannot drop index %s: %w", index, err)
-		}
-	}
-	if err := keepPrepared(ctx, wg, dialect, "file://"+name+parameters, c.ConnectionPoolConfig); err != nil {
 		return nil, err
 	}
 	return backend, backend.Start(ctx)
