@@ -68,7 +68,7 @@ func child(role string) {
 	case "lingerer":
 		<-make(chan int)
 	case "hang": // ready, then no sign of life
-		notify("READY=1")
+		notify("READY=1\nSTATUS=the disk stalls")
 	case "alive": // gives signs of life until it gets SIGUSR1; says so when it lived for twice the watchdog's time of one second
 		notify("READY=1")
 		for ticker, since := time.NewTicker(20*time.Millisecond), time.Now(); ; {

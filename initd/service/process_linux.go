@@ -144,7 +144,13 @@ func (p *process) watch() result {
 			p.terminate(u.KillSignal, u.TimeoutStopSec)
 			return result{ending: endedInTime, reason: fmt.Sprintf("it was not ready after %v", u.TimeoutStartSec)}
 		case <-dog.expired():
-			return p.hung(fmt.Sprintf("it gave no sign of life for %v", u.WatchdogSec))
+			reason := fmt.Sprintf("it gave no sign of life for %v", u.WatchdogSec)
+			r.set(func(s *Status) {
+				if s.Text != "" {
+					reason += "; the last that it said: " + s.Text
+				}
+			})
+			return p.hung(reason)
 		case <-r.restart:
 			r.set(func(s *Status) { s.State = Stopping })
 			p.terminate(u.KillSignal, u.TimeoutStopSec)

@@ -198,7 +198,7 @@ func TestServiceThatHangs(t *testing.T) {
 	onBoth(t, func(t *testing.T, groups func(*reaper) Groups) {
 		b := start(t, groups, map[string]string{"thing": "Type=notify\nWatchdogSec=100ms\nRestart=on-watchdog\nRestartSec=1ms\nEnvironment=CHILD=hang"})
 		s := b.await("thing", "restarted", func(s Status) bool { return s.Restarts == 1 && s.State == Ready })
-		if s.Reason != "it gave no sign of life for 100ms" {
+		if s.Reason != "it gave no sign of life for 100ms; the last that it said: the disk stalls" {
 			t.Errorf("reason %q", s.Reason)
 		}
 		// SIGABRT makes a Go program say where it hangs: that is what the signal is for.

@@ -100,7 +100,7 @@ func (n *Notifier) Watchdog(ctx context.Context, alive func(context.Context) err
 			hungry = false
 		case ctx.Err() == nil:
 			slog.Warn("the watchdog was not fed", "reason", err)
-			n.send("STATUS=no sign of life: " + strings.ReplaceAll(err.Error(), "\n", "; "))
+			n.send("STATUS=not well: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 			hungry = true
 		}
 		select {

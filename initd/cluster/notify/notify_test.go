@@ -82,7 +82,7 @@ func TestWatchdog(t *testing.T) {
 		t.Errorf("two turns of 100 ms took %v", took)
 	}
 	n.Status("after")
-	for _, want := range []string{"STATUS=running", "WATCHDOG=1", "STATUS=no sign of life: the API server; hangs", "WATCHDOG=1", "STATUS=running", "STATUS=after"} {
+	for _, want := range []string{"STATUS=running", "WATCHDOG=1", "STATUS=not well: the API server; hangs", "WATCHDOG=1", "STATUS=running", "STATUS=after"} {
 		if got := next(t, c); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
