@@ -363,6 +363,13 @@ func wipeFilesystem(d Disk, start, length int64) error {
 	return d.Sync()
 }
 
+// IsMemoryCard tells whether a disk, by its device node, is an SD card. A chip of the same kind that is soldered in (eMMC) is none.
+func IsMemoryCard(disk string) bool { return isMemoryCard("/sys/block", disk) }
+
+func isMemoryCard(sys, disk string) bool {
+	return readLine(filepath.Join(sys, filepath.Base(disk), "device/type")) == "SD"
+}
+
 // Filesystem returns the size in bytes of the ext4 file system on a device, 0 if there is none, and that of the device,
 // which is larger when the partition has grown since.
 func Filesystem(path string) (filesystem, device int64, err error) {

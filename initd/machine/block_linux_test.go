@@ -102,3 +102,15 @@ func TestChooseDisk(t *testing.T) {
 		})
 	}
 }
+
+func TestIsMemoryCard(t *testing.T) {
+	root := sysfs(t, `block/mmcblk0/device/type=SD
+		block/mmcblk1/device/type=MMC
+		block/sda/device/type=0
+		block/vda/device/vendor=0x1af4`)
+	for disk, want := range map[string]bool{"/dev/mmcblk0": true, "/dev/mmcblk1": false, "/dev/sda": false, "/dev/vda": false, "/dev/none": false} {
+		if got := isMemoryCard(filepath.Join(root, "block"), disk); got != want {
+			t.Errorf("%s is a memory card: %v, want %v", disk, got, want)
+		}
+	}
+}
