@@ -66,13 +66,27 @@ func idleUse(ctx context.Context, b *bench) (string, error) {
 func (b *bench) settledMemory(ctx context.Context, g *guest) (v1.Memory, error) {
 	start, cancel := context.WithTimeout(ctx, g.Config.Accelerator.Patience(time.Minute))
 	defer cancel()
-	if _, err := g.Device.WaitReady(start); err != nil {
+	if err := waitNode(start, g); err != nil {
 		return v1.Memory{}, err
 	}
 	if err := pass(ctx, b.settle); err != nil {
 		return v1.Memory{}, err
 	}
 	return g.Device.Memory(ctx)
+}
+
+// waitNode waits until the node is Ready. The device itself is not wholly well where no boot loader has started it.
+func waitNode(ctx context.Context, g *guest) error {
+	ask := time.NewTicker(time.Second)
+	defer ask.Stop()
+	for !serviceReady(ctx, g, "skerryd") {
+		select {
+		case <-ask.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the node did not get ready: %w; console: %q", ctx.Err(), g.Console.Last())
+		}
+	}
+	return nil
 }
 
 // pass lets time go by, unless ctx is done first.
