@@ -17,12 +17,15 @@ import (
 const nodeUpgradeTime = 4 * time.Minute
 
 // newManagedNode is a machine of the image in the build folder, with a workstation that may manage it: the one that has made the
-// image.
-func newManagedNode(t *testing.T) *device {
+// image. It also takes upgrades from an origin, when it is told to ask, and from USB sticks.
+func newManagedNode(t *testing.T, o *origin) *device {
 	t.Helper()
 	own, err := os.UserConfigDir()
 	must(t, err)
-	return newManaged(t, filepath.Join(*build, imageName), filepath.Join(own, "skerry"), nil)
+	return newManaged(t, filepath.Join(*build, imageName), filepath.Join(own, "skerry"), func(c *vm.Config) {
+		c.USB = true
+		writeBootFile(t, c.Disk, "user-data", o.userData())
+	})
 }
 
 // newManaged is a machine of an image, with a workstation that has that configuration. change may be nil.
@@ -51,15 +54,22 @@ func (d *device) nodeRelease(t *testing.T, name string) string {
 	return file
 }
 
+// A transport brings a bundle to a device, and returns when that keeps the version, within limit on hardware.
+type transport func(t *testing.T, d *device, file, version string, limit time.Duration)
+
+func push(t *testing.T, d *device, file, _ string, limit time.Duration) {
+	_, _, err := d.skerry(t, limit, "node", "upgrade", file)
+	must(t, err)
+}
+
 // upgradedNode upgrades to the other slot. Workloads, volumes and objects are there afterwards, the node takes pods, and Kubernetes
 // knows of it.
-func upgradedNode(t *testing.T, d *device, release, version, slot string) {
+func upgradedNode(t *testing.T, d *device, by transport, release, version, slot string) {
 	k := d.node.client(t)
 	eventually(t, time.Minute, "store a value", func(ctx context.Context) error { return store(ctx, k, "upgraded", "before "+version) })
 	file := d.nodeRelease(t, release)
 	begun := time.Now()
-	_, _, err := d.skerry(t, nodeUpgradeTime, "node", "upgrade", file)
-	must(t, err)
+	by(t, d, file, version, nodeUpgradeTime)
 	t.Logf("%.0f s to version %s", time.Since(begun).Seconds(), version)
 	s := d.state(t)
 	must(t, committed(s, version))
@@ -103,7 +113,7 @@ func rolledBackNode(t *testing.T, d *device) {
 	t.Logf("the command says: %v", err)
 	s := d.state(t)
 	if s.Update.State != "rolled back" || s.Version != before {
-		t.Errorf("version 0.4.0-port was not rolled back: the device says\n%s", summary(s))
+		t.Errorf("version 0.5.0-port was not rolled back: the device says\n%s", summary(s))
 	}
 	if !strings.Contains(s.Update.Reason, "skerryd") {
 		t.Errorf("the reason is %q, and does not name the service that never got ready", s.Update.Reason)
@@ -113,5 +123,5 @@ func rolledBackNode(t *testing.T, d *device) {
 	if got := k.do(t, "get", "configmap", "kept", "-o", "jsonpath={.data.key}"); got != "value" {
 		t.Errorf("the object that was made before the upgrade holds %q", got)
 	}
-	d.heardOf(t, k, "rolled back", "0.4.0-port", "UpgradeRolledBack")
+	d.heardOf(t, k, "rolled back", "0.5.0-port", "UpgradeRolledBack")
 }

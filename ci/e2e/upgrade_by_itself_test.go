@@ -26,13 +26,7 @@ func TestUpgradeByItself(t *testing.T) {
 	origin := newOrigin(t)
 	d := newDeviceOf(t, func(c *vm.Config) {
 		c.USB = true
-		writeBootFile(t, c.Disk, "user-data", fmt.Sprintf(`#cloud-config
-skerry:
-  update:
-    url: "http://%s:%d/{board}/{version}.skb"
-    interval: 168h
-    usb: true
-`, vm.Host, origin.port))
+		writeBootFile(t, c.Disk, "user-data", origin.userData())
 	})
 	d.steps(t, []step{
 		{"nothing new is no problem", func(t *testing.T, d *device) { nothingNew(t, d, origin) }},
@@ -61,6 +55,17 @@ func newOrigin(t *testing.T) *origin {
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
 	return o
+}
+
+// userData lets a device take upgrades from the origin, and from sticks.
+func (o *origin) userData() string {
+	return fmt.Sprintf(`#cloud-config
+skerry:
+  update:
+    url: "http://%s:%d/{board}/{version}.skb"
+    interval: 168h
+    usb: true
+`, vm.Host, o.port)
 }
 
 // publish puts a bundle where devices of a version look.
@@ -94,29 +99,40 @@ version 0.1.0 in slot a, ready, -1 tries, problems []
 }
 
 func fetched(t *testing.T, d *device, o *origin) {
-	o.publish(t, "0.1.0", release(t, "second"))
-	_, _, err := d.skerry(t, 20*time.Second, "node", "fetch")
-	must(t, err)
-	d.waitCommitted(t, "0.2.0")
+	o.pull(t, d, release(t, "second"), "0.2.0", upgradeTime)
 }
 
-// fromStick plugs a stick in, with a bundle on it.
 func fromStick(t *testing.T, d *device) {
-	stick := filepath.Join(d.folder, "stick.img")
-	bundle, err := os.ReadFile(release(t, "third"))
-	must(t, err)
-	makeStick(t, stick, map[string][]byte{"third.skb": bundle, "notes.txt": []byte("no bundle")})
-	must(t, d.Plug(patience(t, 10*time.Second), "stick", stick))
-	d.waitCommitted(t, "0.3.0")
+	plugIn(t, d, release(t, "third"), "0.3.0", upgradeTime)
 	if s := d.state(t); len(s.Problems) > 0 {
 		t.Errorf("problems: %q", s.Problems)
 	}
 }
 
-// waitCommitted waits until the device keeps a version, which it has begun with by itself.
-func (d *device) waitCommitted(t *testing.T, version string) {
+// pull publishes a bundle, tells the device to ask, and waits until it keeps that version, for limit on hardware.
+func (o *origin) pull(t *testing.T, d *device, file, version string, limit time.Duration) {
 	t.Helper()
-	eventually(t, upgradeTime, "version "+version+" is kept", func(ctx context.Context) error {
+	o.publish(t, d.state(t).Version, file)
+	_, _, err := d.skerry(t, 20*time.Second, "node", "fetch")
+	must(t, err)
+	d.waitCommitted(t, version, limit)
+}
+
+// plugIn plugs a stick in, with a bundle on it, and waits until the device keeps that version, for limit on hardware.
+func plugIn(t *testing.T, d *device, file, version string, limit time.Duration) {
+	t.Helper()
+	bundle, err := os.ReadFile(file)
+	must(t, err)
+	stick := filepath.Join(d.folder, "stick.img")
+	makeStick(t, stick, map[string][]byte{filepath.Base(file): bundle, "notes.txt": []byte("no bundle")})
+	must(t, d.Plug(patience(t, 10*time.Second), "stick", stick))
+	d.waitCommitted(t, version, limit)
+}
+
+// waitCommitted waits until the device keeps a version, which it has begun with by itself, for limit on hardware.
+func (d *device) waitCommitted(t *testing.T, version string, limit time.Duration) {
+	t.Helper()
+	eventually(t, limit, "version "+version+" is kept", func(ctx context.Context) error {
 		s, err := d.Device.Status(ctx)
 		if err != nil {
 			return err

@@ -12,43 +12,22 @@ import (
 	"github.com/skerryos/skerry/initd/bundle"
 )
 
-// A way hands a bundle to a device, and ends when the device has kept the new version; else its error says why not.
-type way struct {
-	name string
-	hand func(t *testing.T, d *device, file string) error
-}
-
-// ways are all there are.
-var ways = []way{
-	{"push", func(t *testing.T, d *device, file string) error {
-		_, _, err := d.skerry(t, upgradeTime, "node", "upgrade", file)
-		return err
-	}},
-}
-
-// TestUpgrade upgrades a device to the other slot and back, in each way, and goes on with bundles that it must refuse.
+// TestUpgrade upgrades a device to the other slot and back, and goes on with bundles that it must refuse.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	d := newDevice(t)
-	steps := []step{
+	d.steps(t, []step{
 		{"ready with the first version", firstVersion},
 		{"refused before a byte is written", refusedBundles},
 		{"a stream that ends too early is gone on with", truncatedStream},
 		{"one upgrade at a time", oneAtATime},
-	}
-	for _, w := range ways {
-		steps = append(steps,
-			step{w.name + " to slot b", func(t *testing.T, d *device) { toSecond(t, d, w) }},
-			step{w.name + " back to slot a", func(t *testing.T, d *device) { toThird(t, d, w) }},
-		)
-	}
-	steps = append(steps,
-		step{"a lower security floor is refused", lowerFloor},
-		step{"a committed version is rolled back by hand", rolledBackByHand},
-		step{"a version that was rolled back is refused", failedVersion},
-		step{"a version that is not healthy is kept by hand", keptByHand},
-	)
-	d.steps(t, steps)
+		{"push to slot b", toSecond},
+		{"push back to slot a", toThird},
+		{"a lower security floor is refused", lowerFloor},
+		{"a committed version is rolled back by hand", rolledBackByHand},
+		{"a version that was rolled back is refused", failedVersion},
+		{"a version that is not healthy is kept by hand", keptByHand},
+	})
 }
 
 func firstVersion(t *testing.T, d *device) {
@@ -72,23 +51,18 @@ func withFloor(t *testing.T, name string, floor uint64) string {
 	return reseal(t, file, developmentKey(t), func(m *bundle.Manifest) { m.Floor = floor })
 }
 
-func toSecond(t *testing.T, d *device, w way) {
-	file := second(t)
-	must(t, w.hand(t, d, file))
-	sameBundle(t, d.state(t), file)
+func toSecond(t *testing.T, d *device) {
+	d.upgradeTo(t, second(t))
 	d.expect(t, `
 version 0.2.0 in slot b, ready, -1 tries, problems []
 {"name":"a","version":"0.1.0","running":false,"present":true,"good":true}
 {"name":"b","version":"0.2.0","running":true,"present":true,"good":true}
 {"state":"committed","version":"0.2.0","from":"0.1.0","target":"b","chunk":21,"chunks":21,"attempts":1,"floor":2}
 `)
-	must(t, committed(d.state(t), "0.2.0"))
 }
 
-func toThird(t *testing.T, d *device, w way) {
-	file := third(t)
-	must(t, w.hand(t, d, file))
-	sameBundle(t, d.state(t), file)
+func toThird(t *testing.T, d *device) {
+	d.upgradeTo(t, third(t))
 	d.expect(t, `
 version 0.3.0 in slot a, ready, -1 tries, problems []
 {"name":"a","version":"0.3.0","running":true,"present":true,"good":true}
