@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,11 +35,14 @@ type bench struct {
 	accelerator  vm.Accelerator
 }
 
-// sections are all measurements, in the order of the document.
-var sections = []struct {
+// A section is one of the document: what measure returns, under a title.
+type section struct {
 	name, title string
 	measure     func(context.Context, *bench) (string, error)
-}{
+}
+
+// sections are all measurements, in the order of the document.
+var sections = []section{
 	{"sizes", "Bytes", sizes},
 	{"build", "Time of a build", buildTimes},
 	{"boot", "From power-on to a node that is ready", bootTimes},
@@ -75,16 +79,20 @@ func run(ctx context.Context) error {
 		return errors.New("there is no such section")
 	})
 	flag.Parse()
+	measured := slices.DeleteFunc(slices.Clone(sections), func(s section) bool { return len(only) > 0 && !only[s.name] })
+	// Before anything is measured, which may take an hour.
+	for _, s := range measured {
+		if err := findSection(*document, s.name); err != nil {
+			return err
+		}
+	}
 
 	var why string
 	b.accelerator, why = vm.FindAccelerator(ctx, "amd64", b.build+"/boot/vmlinuz")
 	if why != "" {
 		fmt.Fprintln(os.Stderr, "bench: software emulation:", why)
 	}
-	for _, s := range sections {
-		if len(only) > 0 && !only[s.name] {
-			continue
-		}
+	for _, s := range measured {
 		fmt.Fprintf(os.Stderr, "bench: %s\n", s.title)
 		text, err := s.measure(ctx, b)
 		if err != nil {

@@ -23,12 +23,24 @@ func replaceSection(file, name, text string) error {
 	return renameio.WriteFile(file, []byte(replaced), 0o644)
 }
 
+// findSection returns an error for a document that has no place for a section.
+func findSection(file, name string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("cannot read the document: %w", err)
+	}
+	if _, err := withSection(string(b), name, ""); err != nil {
+		return fmt.Errorf("cannot use %s: %w", file, err)
+	}
+	return nil
+}
+
 func withSection(document, name, text string) (string, error) {
 	begin, end := "<!-- begin "+name+" -->\n", "<!-- end "+name+" -->\n"
 	before, rest, ok := strings.Cut(document, begin)
 	_, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		return "", fmt.Errorf("it has no lines %q and %q; nothing was written", strings.TrimSpace(begin), strings.TrimSpace(end))
+		return "", fmt.Errorf("it has no lines %q and %q for the results; nothing was written", strings.TrimSpace(begin), strings.TrimSpace(end))
 	}
 	return before + begin + text + end + after, nil
 }

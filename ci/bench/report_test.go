@@ -20,6 +20,17 @@ func TestWithSection(t *testing.T) {
 	}
 }
 
+func TestDocumentHasAllSections(t *testing.T) {
+	for _, s := range sections {
+		if err := findSection("../../docs/benchmarks.md", s.name); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := findSection("../../docs/benchmarks.md", "none"); err == nil {
+		t.Error("a section that the document does not have was found")
+	}
+}
+
 func TestTable(t *testing.T) {
 	const want = "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
 	if got := table([][]string{{"a", "b"}, {"1", "2"}}); got != want {
