@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/skerryos/skerry/builder/image"
 )
@@ -27,7 +28,7 @@ func boards(ctx context.Context, b *bench) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	rows := [][]string{{"board", "kernel", "initramfs", "root", "bundle"}}
+	rows := [][]string{{"board", "kernel", "initramfs", "root", "image without holes", "bundle"}}
 	for _, file := range files {
 		board := strings.TrimSuffix(filepath.Base(file), ".yaml")
 		row, err := b.boardSizes(ctx, board)
@@ -87,5 +88,9 @@ func (b *bench) boardSizes(ctx context.Context, board string) ([]string, error) 
 		}
 		row = append(row, mebibytes(m.Outputs[i].Bytes))
 	}
-	return append(row, mebibytes(info.Size())), nil
+	card, err := os.Stat(filepath.Join(dir, "skerry-"+board+".img"))
+	if err != nil {
+		return nil, err
+	}
+	return append(row, mebibytes(card.Sys().(*syscall.Stat_t).Blocks*512), mebibytes(info.Size())), nil
 }

@@ -14,20 +14,47 @@ import (
 // Two builds of the same sources, in different folders and at different times, give the same bytes. The first is the one
 // that the other tests boot.
 func TestReproducible(t *testing.T) {
-	repository, err := filepath.Abs("../..")
-	must(t, err)
+	again := buildElsewhere(t, "e2e", "x86-64")
+	sameOutputs(t, *build, again, "x86-64")
+}
+
+// The same for the boards that the other tests do not boot with this profile.
+func TestReproducibleBoards(t *testing.T) {
+	for _, board := range []string{"uefi-arm64", "rpi-arm64", "rpi-armv7", "rpi5-arm64"} {
+		t.Run(board, func(t *testing.T) {
+			first := filepath.Join(t.TempDir(), "output")
+			buildImage(t, repository, "default", board, first)
+			sameOutputs(t, first, buildElsewhere(t, "default", board), board)
+		})
+	}
+}
+
+// buildElsewhere builds in a copy of the repository, and returns the folder of the outputs.
+func buildElsewhere(t *testing.T, profile, board string) string {
+	t.Helper()
 	folder := filepath.Join(t.TempDir(), "another folder")
 	copyRepository(t, repository, folder)
 	output := filepath.Join(t.TempDir(), "output")
-	cmd := exec.Command("go", "run", "./builder/cmd/skerry", "build", "e2e", "--output", output)
+	buildImage(t, folder, profile, board, output)
+	return output
+}
+
+func buildImage(t *testing.T, folder, profile, board, output string) {
+	t.Helper()
+	cmd := exec.Command("go", "run", "./builder/cmd/skerry", "build", profile, "--board", board, "--output", output)
 	cmd.Dir = folder
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, name := range []string{imageName, "skerry-x86-64.cdx.json", "skerry-x86-64.manifest.json", "boot/vmlinuz", "boot/initrd", "boot/cmdline"} {
-		first, second := digest(t, filepath.Join(*build, name)), digest(t, filepath.Join(output, name))
-		if first != second {
-			t.Errorf("%s differs: %s and %s", name, first, second)
+}
+
+func sameOutputs(t *testing.T, first, second, board string) {
+	t.Helper()
+	name := "skerry-" + board
+	for _, file := range []string{name + ".img", name + ".cdx.json", name + ".manifest.json", "boot/vmlinuz", "boot/initrd", "boot/cmdline"} {
+		one, other := digest(t, filepath.Join(first, file)), digest(t, filepath.Join(second, file))
+		if one != other {
+			t.Errorf("%s differs: %s and %s", file, one, other)
 		}
 	}
 }
