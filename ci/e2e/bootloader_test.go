@@ -52,7 +52,10 @@ func TestBootLoaderModel(t *testing.T) {
 			wanted, err := model.Boot()
 			must(t, err)
 
-			n := newNodeOf(t, image, diskBytes, func(c *vm.Config) { replaceImages(t, c.Disk, state.files, ukis) })
+			n := newNodeOf(t, image, diskBytes, func(c *vm.Config) {
+				c.CPUs = atOnce
+				replaceImages(t, c.Disk, state.files, ukis)
+			})
 			line := n.waitConsole(t, 0, `slot [ab] \| starting: modules`, 30*time.Second)
 			n.Kill()
 			got := regexp.MustCompile(`slot ([ab]) `).FindStringSubmatch(line.Text)[1]
