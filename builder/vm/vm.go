@@ -200,6 +200,19 @@ func (v *VM) Screenshot(ctx context.Context, path string) error {
 	return err
 }
 
+// Registers are those of all processors in QEMU's words, for people: what a machine is at that no longer says so itself.
+func (v *VM) Registers(ctx context.Context) (string, error) {
+	answer, err := v.monitor.execute(ctx, "human-monitor-command", map[string]any{"command-line": "info registers -a"})
+	if err != nil {
+		return "", err
+	}
+	var text string
+	if err := json.Unmarshal(answer, &text); err != nil {
+		return "", fmt.Errorf("cannot read QEMU's list of registers: %w", err)
+	}
+	return text, nil
+}
+
 // DiskUse is what the guest has done to its disk since power-on.
 type DiskUse struct {
 	ReadBytes    int64 `json:"rd_bytes"`

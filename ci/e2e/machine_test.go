@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -72,6 +73,9 @@ func newNodeOf(t *testing.T, image string, diskBytes int64, change func(*vm.Conf
 	must(t, err)
 	n.config.Sockets = sockets
 	t.Cleanup(func() {
+		if t.Failed() {
+			n.keepSight()
+		}
 		n.Kill()
 		remove()
 		n.keepOrRemove()
@@ -117,7 +121,24 @@ func (n *node) keepOrRemove() {
 	for _, l := range lines {
 		n.t.Logf("console %6.1fs %s", l.At.Seconds(), l.Text)
 	}
-	n.t.Logf("the machine is kept in %s: disk.img, serial.log, boot-again", n.folder)
+	n.t.Logf("the machine is kept in %s: disk.img, serial.log, boot-again, and of one that was on also registers, screen.png", n.folder)
+}
+
+// keepSight saves what is seen of a machine from outside, when a test has failed while it is on: it may have stopped to speak.
+func (n *node) keepSight() {
+	ctx, cancel := context.WithTimeout(contextWithoutTest, 20*time.Second)
+	defer cancel()
+	registers, err := n.Registers(ctx)
+	must(n.t, os.WriteFile(filepath.Join(n.folder, "registers"), []byte(registers), 0o644))
+	if err = errors.Join(err, n.Screenshot(ctx, filepath.Join(n.folder, "screen.png"))); err != nil {
+		n.t.Logf("the machine cannot be looked at: %v", err)
+		return
+	}
+	for _, line := range strings.Split(registers, "\n") {
+		if strings.HasPrefix(line, "CPU#") || strings.Contains(line, "HLT=") {
+			n.t.Log(strings.TrimSpace(line))
+		}
+	}
 }
 
 // keepState saves what the device says of itself, when a test has failed while the machine is on.
