@@ -39,10 +39,10 @@ var machines = map[string]machine{
 		typ:             "q35",
 		firmwareMachine: "pc-q35-*",
 		// The kernel takes these two for "copying byte by byte is the fastest", which in software emulation is the slowest.
-		emulated:        "max,erms=off,fsrm=off",
-		native:          "host",
-		console:         "ttyS0",
-		screen:          []string{"-vga", "std"},
+		emulated: "max,erms=off,fsrm=off",
+		native:   "host",
+		console:  "ttyS0",
+		screen:   []string{"-vga", "std"},
 		// q35 has the chip set's own watchdog, wired so that it does nothing; let it reset the machine, as on a board.
 		extra: []string{"-global", "ICH9-LPC.noreboot=off"},
 	},
