@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"time"
 )
 
@@ -33,11 +34,20 @@ const (
 	Degrade Policy = "go on"
 )
 
+// Unlimited is the limit of a step that has a deadline of its own.
+const Unlimited time.Duration = 0
+
+// usual is the limit of steps that take seconds: far more than a slow card needs, and still an end.
+const usual = 10 * time.Minute
+
 // A Step is one row of the table.
 type Step struct {
 	Name      string
 	Stage     Stage
 	OnFailure Policy
+	// Limit is how long the step may take. One that takes longer is stuck, most likely in the kernel: the machine restarts whatever
+	// the policy, since nobody knows what the step still does. So it does when a step panics.
+	Limit time.Duration
 	// Doc says what the step does, in a sentence.
 	Doc string
 }
@@ -45,31 +55,31 @@ type Step struct {
 // Table returns the boot sequence, in order.
 func Table() []Step {
 	return []Step{
-		{"mounts", Initramfs, Reboot, "mount proc, sysfs, devtmpfs and a tmpfs for /run"},
-		{"modules", Initramfs, Reboot, "load the watchdog's driver first and start it; load what leads to the root file system, and begin to load drivers of the devices that there are"},
-		{"clock-floor", Initramfs, Degrade, "set the clock to the time of the build if it is earlier"},
-		{"slot", Initramfs, Reboot, "read from the kernel command line which slot was booted"},
-		{"disk", Initramfs, Reboot, "wait for the disk that the firmware booted"},
-		{"verity", Initramfs, Reboot, "protect the slot's root partition by its hash tree"},
-		{"root", Initramfs, Reboot, "mount the root file system read-only and go on from there"},
+		{"mounts", Initramfs, Reboot, usual, "mount proc, sysfs, devtmpfs and a tmpfs for /run"},
+		{"modules", Initramfs, Reboot, usual, "load the watchdog's driver first and start it; load what leads to the root file system, and begin to load drivers of the devices that there are"},
+		{"clock-floor", Initramfs, Degrade, usual, "set the clock to the time of the build if it is earlier"},
+		{"slot", Initramfs, Reboot, usual, "read from the kernel command line which slot was booted"},
+		{"disk", Initramfs, Reboot, usual, "wait for the disk that the firmware booted"},
+		{"verity", Initramfs, Reboot, usual, "protect the slot's root partition by its hash tree"},
+		{"root", Initramfs, Reboot, usual, "mount the root file system read-only and go on from there"},
 
-		{"system-mounts", Root, Reboot, "mount devpts, shm, cgroup v2 and the other kernel file systems; share mounts with containers"},
-		{"kernel-settings", Root, Degrade, "set the sysctls that containers, forwarding and panics need"},
-		{"drivers", Root, Degrade, "begin to load modules for Kubernetes and drivers, also for devices that appear later"},
-		{"watchdog", Root, Degrade, "start the watchdog, fed only while process 1 supervises: of the hardware, or else the kernel's"},
-		{"data", Root, Reboot, "make the data partition on first boot, grow it to the disk's end, check it, mount it on /var"},
-		{"boot-partition", Root, Degrade, "mount the firmware's partition read-only on /boot"},
-		{"reset", Root, Degrade, "delete what somebody has asked to delete before the restart"},
-		{"etc", Root, Reboot, "lay a writable /etc in memory over the image's"},
-		{"identity", Root, Reboot, "read the machine's identity, or make it once"},
-		{"clock", Root, Degrade, "set the clock to when the machine last ran if it is earlier"},
-		{"upgrade", Root, Reboot, "see whether a new version is on trial or was rolled back; keep or restore the datastore"},
-		{"config", Root, Degrade, "read the configuration from boot partition and image; set the hostname"},
-		{"network", Root, Degrade, "bring up loopback and wired links; addresses follow while the boot goes on"},
-		{"time", Root, Degrade, "keep the clock by NTP, in the background"},
-		{"services", Root, Reboot, "when all modules are loaded, start containerd, Kubernetes and the device API"},
-		{"healthy", Root, Degrade, "wait until all services are ready"},
-		{"mark-good", Root, Reboot, "tell the boot loader that this slot works; a new slot that does not gives way to the other one"},
+		{"system-mounts", Root, Reboot, usual, "mount devpts, shm, cgroup v2 and the other kernel file systems; share mounts with containers"},
+		{"kernel-settings", Root, Degrade, usual, "set the sysctls that containers, forwarding and panics need"},
+		{"drivers", Root, Degrade, usual, "begin to load modules for Kubernetes and drivers, also for devices that appear later"},
+		{"watchdog", Root, Degrade, usual, "start the watchdog, fed only while process 1 supervises: of the hardware, or else the kernel's"},
+		{"data", Root, Reboot, 90 * time.Minute, "make the data partition on first boot, grow it to the disk's end, check it, mount it on /var"},
+		{"boot-partition", Root, Degrade, usual, "mount the firmware's partition read-only on /boot"},
+		{"reset", Root, Degrade, time.Hour, "delete what somebody has asked to delete before the restart"},
+		{"etc", Root, Reboot, usual, "lay a writable /etc in memory over the image's"},
+		{"identity", Root, Reboot, usual, "read the machine's identity, or make it once"},
+		{"clock", Root, Degrade, usual, "set the clock to when the machine last ran if it is earlier"},
+		{"upgrade", Root, Reboot, time.Hour, "see whether a new version is on trial or was rolled back; keep or restore the datastore"},
+		{"config", Root, Degrade, usual, "read the configuration from boot partition and image; set the hostname"},
+		{"network", Root, Degrade, usual, "bring up loopback and wired links; addresses follow while the boot goes on"},
+		{"time", Root, Degrade, usual, "keep the clock by NTP, in the background"},
+		{"services", Root, Reboot, usual, "when all modules are loaded, start containerd, Kubernetes and the device API"},
+		{"healthy", Root, Degrade, Unlimited, "wait until all services are ready"},
+		{"mark-good", Root, Reboot, usual, "tell the boot loader that this slot works; a new slot that does not gives way to the other one"},
 	}
 }
 
@@ -107,17 +117,49 @@ func (r *Runner) Run(ctx context.Context, steps []Step, stage Stage) error {
 		}
 		r.Begin(s)
 		rec := Record{Step: s, Start: r.Uptime()}
-		rec.Err = r.Actions[s.Name](ctx)
+		var lost bool
+		rec.Err, lost = r.act(ctx, s)
 		rec.End = r.Uptime()
 		r.Done(rec)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if rec.Err != nil && s.OnFailure == Reboot {
+		if rec.Err != nil && (lost || s.OnFailure == Reboot) {
 			return fmt.Errorf("boot step %s failed: %w", s.Name, rec.Err)
 		}
 	}
 	return nil
+}
+
+// act carries out a step. lost says that it did not come to its own end: it is stuck, or it panicked, and what it has left behind is
+// anybody's guess.
+func (r *Runner) act(ctx context.Context, s Step) (err error, lost bool) {
+	ended := make(chan error, 1) // a stuck action ends some day, or never
+	panicked := make(chan error, 1)
+	go func() {
+		defer func() {
+			if e := recover(); e != nil {
+				panicked <- fmt.Errorf("init panicked: %v\n%s", e, debug.Stack())
+			}
+		}()
+		ended <- r.Actions[s.Name](ctx)
+	}()
+	select {
+	case err := <-ended:
+		return err, false
+	case err := <-panicked:
+		return err, true
+	case <-after(s.Limit):
+		return fmt.Errorf("it has not ended within %v", s.Limit), true
+	}
+}
+
+// after is [time.After], or never for no limit.
+func after(limit time.Duration) <-chan time.Time {
+	if limit == Unlimited {
+		return nil
+	}
+	return time.After(limit)
 }
 
 func (r *Runner) check(steps []Step, stage Stage) error {

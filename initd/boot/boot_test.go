@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -22,6 +23,10 @@ func TestTable(t *testing.T) {
 		seen[s.Name] = true
 		if s.OnFailure != Reboot && s.OnFailure != Degrade {
 			t.Errorf("step %s has the policy %q", s.Name, s.OnFailure)
+		}
+		// The operator says how long a new version may take to become healthy.
+		if (s.Limit == Unlimited) != (s.Name == "healthy") {
+			t.Errorf("step %s has the limit %v", s.Name, s.Limit)
 		}
 		switch {
 		case s.Stage == Root:
@@ -149,6 +154,51 @@ func TestRunStopsWhenAsked(t *testing.T) {
 	}
 	if err := r.Run(ctx, sequence("r r"), Root); !errors.Is(err, asked) || ran != 1 {
 		t.Errorf("%d steps ran, error %v", ran, err)
+	}
+}
+
+// A step that is stuck in the kernel ends when it likes; the boot does not wait for it, and does not go on beside it.
+func TestRunLeavesAStuckStep(t *testing.T) {
+	for _, policy := range []Policy{Reboot, Degrade} {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			defer close(release)
+			steps := sequence("d d d")
+			steps[0].Limit, steps[1].Limit, steps[1].OnFailure = time.Hour, time.Minute, policy
+			var log []string
+			begun := time.Now()
+			r := Runner{
+				Actions: map[string]Action{
+					"s1": func(context.Context) error { time.Sleep(59 * time.Minute); return nil },
+					"s2": func(context.Context) error { <-release; return nil },
+					"s3": func(context.Context) error { t.Error("the boot goes on beside a stuck step"); return nil },
+				},
+				Uptime: func() time.Duration { return time.Since(begun) },
+				Begin:  func(Step) {},
+				Done:   func(rec Record) { log = append(log, fmt.Sprint(rec.Name, " ", rec.Start, " ", rec.End, " ", rec.Err)) },
+			}
+			err := r.Run(t.Context(), steps, Root)
+			if err == nil || err.Error() != "boot step s2 failed: it has not ended within 1m0s" {
+				t.Errorf("error %v", err)
+			}
+			if got, want := strings.Join(log, "; "), "s1 0s 59m0s <nil>; s2 59m0s 1h0m0s it has not ended within 1m0s"; got != want {
+				t.Errorf("ran %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestRunStopsAtAPanic(t *testing.T) {
+	r := Runner{
+		Actions: map[string]Action{
+			"s1": func(context.Context) error { panic("no such thing") },
+			"s2": func(context.Context) error { t.Error("the boot goes on after a panic"); return nil },
+		},
+		Uptime: func() time.Duration { return 0 }, Begin: func(Step) {}, Done: func(Record) {},
+	}
+	err := r.Run(t.Context(), sequence("d d"), Root)
+	if err == nil || !strings.HasPrefix(err.Error(), "boot step s1 failed: init panicked: no such thing\n") || !strings.Contains(err.Error(), "boot_test.go") {
+		t.Errorf("error %v, want one that says where", err)
 	}
 }
 

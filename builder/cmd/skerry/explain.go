@@ -90,9 +90,13 @@ and how a device goes on from there after a power cut.`,
 // printBoot writes the table that init itself runs by.
 func printBoot(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "STEP\tWHERE\tON FAILURE\tWHAT")
+	fmt.Fprintln(t, "STEP\tWHERE\tON FAILURE\tLIMIT\tWHAT")
 	for _, s := range boot.Table() {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", s.Name, s.Stage, s.OnFailure, s.Doc)
+		limit := "its own"
+		if s.Limit != boot.Unlimited {
+			limit = fmt.Sprintf("%.0f min", s.Limit.Minutes())
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.Stage, s.OnFailure, limit, s.Doc)
 	}
 	return t.Flush()
 }

@@ -29,7 +29,8 @@ const (
 
 	// failureDelay is how long a failed boot shows why before it restarts.
 	failureDelay = 10 * time.Second
-	// watchdogTimeout must survive a machine that is busy with its disk, and still end a hang within a minute.
+	// watchdogTimeout must survive a machine that is busy with its disk, and still end a hang within minutes: Intel's (iTCO) resets when it
+	// has run out twice.
 	watchdogTimeout = 60 * time.Second
 	// bootStopTimeout is how long a boot step may need to notice that the machine is going down.
 	bootStopTimeout = 10 * time.Second
