@@ -200,17 +200,22 @@ func (v *VM) Screenshot(ctx context.Context, path string) error {
 	return err
 }
 
-// Registers are those of all processors in QEMU's words, for people: what a machine is at that no longer says so itself.
-func (v *VM) Registers(ctx context.Context) (string, error) {
-	answer, err := v.monitor.execute(ctx, "human-monitor-command", map[string]any{"command-line": "info registers -a"})
-	if err != nil {
-		return "", err
+// Look says in QEMU's words whether the machine runs and what is in its processors' registers: for people, when a machine no longer
+// says so itself.
+func (v *VM) Look(ctx context.Context) (string, error) {
+	var all strings.Builder
+	for _, command := range []string{"info status", "info registers -a"} {
+		answer, err := v.monitor.execute(ctx, "human-monitor-command", map[string]any{"command-line": command})
+		if err != nil {
+			return "", err
+		}
+		var text string
+		if err := json.Unmarshal(answer, &text); err != nil {
+			return "", fmt.Errorf("cannot read QEMU's answer to %s: %w", command, err)
+		}
+		all.WriteString(text)
 	}
-	var text string
-	if err := json.Unmarshal(answer, &text); err != nil {
-		return "", fmt.Errorf("cannot read QEMU's list of registers: %w", err)
-	}
-	return text, nil
+	return all.String(), nil
 }
 
 // DiskUse is what the guest has done to its disk since power-on.

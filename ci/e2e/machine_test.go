@@ -128,14 +128,14 @@ func (n *node) keepOrRemove() {
 func (n *node) keepSight() {
 	ctx, cancel := context.WithTimeout(contextWithoutTest, 20*time.Second)
 	defer cancel()
-	registers, err := n.Registers(ctx)
-	must(n.t, os.WriteFile(filepath.Join(n.folder, "registers"), []byte(registers), 0o644))
+	seen, err := n.Look(ctx)
+	must(n.t, os.WriteFile(filepath.Join(n.folder, "registers"), []byte(seen), 0o644))
 	if err = errors.Join(err, n.Screenshot(ctx, filepath.Join(n.folder, "screen.png"))); err != nil {
 		n.t.Logf("the machine cannot be looked at: %v", err)
 		return
 	}
-	for _, line := range strings.Split(registers, "\n") {
-		if strings.HasPrefix(line, "CPU#") || strings.Contains(line, "HLT=") {
+	for _, line := range strings.Split(seen, "\n") {
+		if strings.HasPrefix(line, "VM status") || strings.HasPrefix(line, "CPU#") || strings.Contains(line, "HLT=") {
 			n.t.Log(strings.TrimSpace(line))
 		}
 	}
