@@ -117,11 +117,13 @@ func killService(t *testing.T, n *node, k kubectl, before v1.Service) {
 	if now := startOfClient(t, k); now != started {
 		t.Errorf("process 1 of pod client was started %s ticks after the kernel, and before the kill it was one of %s", now, started)
 	}
-	now, err := containers(patience(t, time.Minute), k)
-	must(t, err)
-	if now != pods {
-		t.Errorf("after the kill the containers are\n%s\nand were\n%s", now, pods)
-	}
+	eventually(t, time.Minute, "containers after the kill", func(ctx context.Context) error {
+		now, err := containers(ctx, k)
+		if err == nil && now != pods {
+			err = fmt.Errorf("they are\n%s\nand were\n%s", now, pods)
+		}
+		return err
+	})
 	if now := kernelUptime(t, k); n.boots() != boots || now < uptime {
 		t.Errorf("the machine restarted: uptime was %v and is %v", uptime, now)
 	}
