@@ -53,7 +53,7 @@ func TestBootLoaderModel(t *testing.T) {
 			must(t, err)
 
 			n := newNodeOf(t, image, diskBytes, func(c *vm.Config) {
-				c.CPUs = atOnce
+				c.CPUs = parallelCPUs
 				replaceImages(t, c.Disk, state.files, ukis)
 			})
 			line := n.waitConsole(t, 0, `slot [ab] \| starting: modules`, 30*time.Second)

@@ -33,9 +33,9 @@ type device struct {
 	id string
 }
 
-// atOnce is how many processors those machines have that run several at once: emulated ones are threads that wait for each other, and
+// parallelCPUs is how many processors those machines have that run several at once: emulated ones are threads that wait for each other, and
 // where they are more than the workstation's processors, each waits for one that does not run.
-const atOnce = 1
+const parallelCPUs = 1
 
 // newDevice makes a device with the first release, and waits until it is ready.
 func newDevice(t *testing.T) *device {
@@ -52,7 +52,7 @@ func newDeviceOf(t *testing.T, change func(*vm.Config)) *device {
 	must(t, err)
 	n := newNodeOf(t, image, diskBytes, func(c *vm.Config) {
 		c.Forwards = []vm.Forward{{Host: port, Guest: v1.Port}}
-		c.CPUs = atOnce
+		c.CPUs = parallelCPUs
 		change(c)
 	})
 	d := &device{node: n, address: fmt.Sprintf("127.0.0.1:%d", port), home: filepath.Join(n.folder, "workstation")}

@@ -129,7 +129,9 @@ func (n *node) keepSight() {
 	ctx, cancel := context.WithTimeout(contextWithoutTest, 20*time.Second)
 	defer cancel()
 	seen, err := n.Look(ctx)
-	must(n.t, os.WriteFile(filepath.Join(n.folder, "registers"), []byte(seen), 0o644))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(n.folder, "registers"), []byte(seen), 0o644)
+	}
 	if err = errors.Join(err, n.Screenshot(ctx, filepath.Join(n.folder, "screen.png"))); err != nil {
 		n.t.Logf("the machine cannot be looked at: %v", err)
 		return
