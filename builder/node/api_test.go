@@ -67,7 +67,7 @@ func serveAPI(t *testing.T, c contexts.Context, u *upgrades) (address string, as
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		v1.StatePath: string(state), v1.TimelinePath: `{"steps":[]}`, v1.KubeconfigPath: "kind: Config", v1.LogDir + "/init.log": "a line\n",
+		v1.StatePath: string(state), v1.TimelinePath: `{"steps":[]}`, v1.KubeconfigPath: "kind: Config", v1.TokenPath: "secret", v1.LogDir + "/init.log": "a line\n",
 		"/proc/meminfo": "MemTotal: 4 kB\nMemAvailable: 2 kB\nAnonPages: 1 kB\n", "/sys/block/vda/stat": "1 0 8 0 1 0 16 0 0 0 0\n",
 	} {
 		file := filepath.Join(root, name)
@@ -127,6 +127,7 @@ func TestEveryRouteOfTheDevice(t *testing.T) {
 		"GET /v1/memory":      func() error { return only(n.Memory(ctx)) },
 		"GET /v1/disk":        func() error { return only(n.Disk(ctx)) },
 		"GET /v1/kubeconfig":  func() error { return only(n.Kubeconfig(ctx)) },
+		"GET /v1/token":       func() error { return only(n.Token(ctx)) },
 		"POST /v1/upgrade": func() error {
 			return only(n.Upgrade(ctx, bytes.NewReader(b.data), int64(len(b.data)), UpgradeOptions{NoTry: true}))
 		},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	v1 "github.com/skerryos/skerry/initd/api/v1"
@@ -168,6 +169,12 @@ func (c *Client) Log(ctx context.Context, w io.Writer, unit string, o LogOptions
 // Kubeconfig returns the administrator's kubeconfig, which only an admin gets and only a server has.
 func (c *Client) Kubeconfig(ctx context.Context) ([]byte, error) {
 	return c.read(ctx, requestTime, c.get("its kubeconfig", "/v1/kubeconfig"))
+}
+
+// Token returns the token that agents join the server's cluster with, which only an admin gets and only a server has.
+func (c *Client) Token(ctx context.Context) (string, error) {
+	b, err := c.read(ctx, requestTime, c.get("its token", "/v1/token"))
+	return strings.TrimSpace(string(b)), err
 }
 
 // Commit keeps the running slot now, without waiting until it is healthy.

@@ -182,6 +182,7 @@ func TestReadersMayOnlyAsk(t *testing.T) {
 	}
 	for name, ask := range map[string]func() error{
 		"kubeconfig": func() error { _, err := n.Kubeconfig(t.Context()); return err },
+		"token":      func() error { _, err := n.Token(t.Context()); return err },
 		"reset":      func() error { _, err := n.Reset(t.Context(), v1.ResetData); return err },
 	} {
 		err := ask()
@@ -213,6 +214,9 @@ func TestMethods(t *testing.T) {
 	}
 	if k, err := n.Kubeconfig(ctx); err != nil || string(k) != "kind: Config" {
 		t.Errorf("kubeconfig %q, %v", k, err)
+	}
+	if k, err := n.Token(ctx); err != nil || k != nodetest.Token {
+		t.Errorf("token %q, %v", k, err)
 	}
 	if m, err := n.Memory(ctx); err != nil || m.Total != 2<<30 {
 		t.Errorf("memory %+v, %v", m, err)

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -76,7 +77,11 @@ func SerialLine(architecture string) string { return machines[architecture].cons
 
 // A Forward makes a TCP port of the guest reachable on the workstation's loopback address. The other way round needs none: services
 // of that address are at [Host] for the guest.
-type Forward struct{ Host, Guest int }
+type Forward struct {
+	Host, Guest int
+	// Address of the guest on its network; empty for the machine that asks first for one.
+	Address string
+}
 
 // Host is where the guest finds the workstation.
 const Host = "10.0.2.2"
@@ -124,6 +129,13 @@ type Config struct {
 	// Arguments are added to the kernel's command line.
 	Arguments []string
 	Forwards  []Forward
+	// Number, from 0, tells machines on one network apart: their hardware addresses differ by it.
+	Number int
+	// Outlets are sockets, at each of which one other machine can be plugged into this one's network: with it there, both are neighbours on
+	// one Ethernet. The other has the socket as its Outlet, and no Forwards: those of its network are this machine's. Either can be
+	// switched off and on again.
+	Outlets []string
+	Outlet  string
 	// USB adds a USB controller, which disks can be plugged into: [VM.Plug].
 	USB bool
 	// Sockets is the folder of the control sockets. Its path must be short: the operating system allows about 100 bytes
@@ -143,6 +155,9 @@ func (c Config) Command() ([]string, error) {
 	program := c.Program
 	if program == "" {
 		program = m.program
+	}
+	if c.Outlet != "" && len(c.Forwards)+len(c.Outlets) > 0 {
+		return nil, errors.New("cannot start a virtual machine: one that is plugged into another's network has no forwards and no outlets of its own")
 	}
 	if c.Board != nil {
 		return c.boardCommand(program), nil
@@ -173,10 +188,9 @@ func (c Config) Command() ([]string, error) {
 	if c.USB {
 		args = append(args, "-device", "qemu-xhci,id=usb")
 	}
-	args = append(args,
-		// No option ROM: the firmware has its own driver, and a network boot would only delay the one from disk.
-		"-netdev", c.network(), "-device", "virtio-net-pci,netdev=net,romfile=",
-		"-device", "virtio-rng-pci")
+	args = append(args, c.network()...)
+	// No option ROM: the firmware has its own driver, and a network boot would only delay the one from disk.
+	args = append(args, "-device", "virtio-net-pci,netdev=net,romfile="+c.hardwareAddress(), "-device", "virtio-rng-pci")
 	if c.Sockets != "" {
 		args = append(args,
 			"-qmp", "unix:"+escape(c.monitorSocket())+",server=on,wait=off",
@@ -199,8 +213,9 @@ func (c Config) boardCommand(program string) []string {
 	}
 	args = append(args, "-serial", "chardev:console",
 		"-kernel", c.Board.Loader, "-dtb", c.Board.DeviceTree,
-		"-drive", "if=sd,format=raw,cache="+c.cache()+",file="+escape(c.Disk),
-		"-netdev", c.network(), "-device", "usb-net,netdev=net")
+		"-drive", "if=sd,format=raw,cache="+c.cache()+",file="+escape(c.Disk))
+	args = append(args, c.network()...)
+	args = append(args, "-device", "usb-net,netdev=net"+c.hardwareAddress())
 	if c.Sockets != "" {
 		args = append(args, "-qmp", "unix:"+escape(c.monitorSocket())+",server=on,wait=off")
 	}
@@ -214,12 +229,43 @@ func (c Config) cache() string {
 	return "writeback"
 }
 
-func (c Config) network() string {
-	user := []string{"user", "id=net"}
-	for _, f := range c.Forwards {
-		user = append(user, fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest))
+// network is what the network device "net" is connected with: QEMU's router to the workstation, alone or together with the outlets on
+// a hub, or the outlet of another machine.
+func (c Config) network() []string {
+	if c.Outlet != "" {
+		return []string{"-netdev", wire("net", c.Outlet+".plug", c.Outlet)}
 	}
-	return strings.Join(user, ",")
+	id := "net"
+	if len(c.Outlets) > 0 {
+		id = "router"
+	}
+	user := []string{"user", "id=" + id}
+	for _, f := range c.Forwards {
+		user = append(user, fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-%s:%d", f.Host, f.Address, f.Guest))
+	}
+	args := []string{"-netdev", strings.Join(user, ",")}
+	if len(c.Outlets) == 0 {
+		return args
+	}
+	args = append(args, "-netdev", "hubport,id=net,hubid=0", "-netdev", "hubport,id=hub-router,hubid=0,netdev=router")
+	for i, socket := range c.Outlets {
+		id := fmt.Sprintf("outlet%d", i)
+		args = append(args, "-netdev", wire(id, socket, socket+".plug"), "-netdev", "hubport,id=hub-"+id+",hubid=0,netdev="+id)
+	}
+	return args
+}
+
+// wire is one end of a wire between two machines. A frame is a datagram, so neither has to notice when the other is switched off.
+func wire(id, local, remote string) string {
+	return fmt.Sprintf("dgram,id=%s,local.type=unix,local.path=%s,remote.type=unix,remote.path=%s", id, escape(local), escape(remote))
+}
+
+// hardwareAddress is QEMU's own address of a first network device, and those that follow it.
+func (c Config) hardwareAddress() string {
+	if c.Number == 0 {
+		return ""
+	}
+	return fmt.Sprintf(",mac=52:54:00:12:%02x:%02x", 0x34+((0x56+c.Number)>>8), (0x56+c.Number)&0xff)
 }
 
 // bootIndex makes the firmware try the disk first. A kernel that is started directly has the first place itself.

@@ -20,7 +20,7 @@ func TestCommandLines(t *testing.T) {
 	}{
 		{"disk", Config{
 			Architecture: "amd64", Accelerator: TCG, MemoryMiB: 2048, CPUs: 2, Firmware: firmware,
-			Disk: "/run/disk.img", Sockets: "/tmp/s", Forwards: []Forward{{6443, 6443}, {10022, 22}},
+			Disk: "/run/disk.img", Sockets: "/tmp/s", Forwards: []Forward{{Host: 6443, Guest: 6443}, {Host: 10022, Guest: 22}},
 		}},
 		{"volatile-disk-with-arguments", Config{
 			Architecture: "amd64", Accelerator: KVM, MemoryMiB: 1024, CPUs: 1, Firmware: firmware,
@@ -40,7 +40,15 @@ func TestCommandLines(t *testing.T) {
 		}},
 		{"board", Config{
 			Architecture: "arm64", Accelerator: TCG, MemoryMiB: 2048, CPUs: 2, Disk: "/run/a,b.img", Volatile: true, Sockets: "/tmp/s",
-			Board: &Board{Machine: "raspi3b", Loader: "/run/u-boot.bin", DeviceTree: "/run/board.dtb", Serial: 1}, Forwards: []Forward{{6443, 6443}},
+			Board: &Board{Machine: "raspi3b", Loader: "/run/u-boot.bin", DeviceTree: "/run/board.dtb", Serial: 1}, Forwards: []Forward{{Host: 6443, Guest: 6443}},
+		}},
+		{"outlets", Config{
+			Architecture: "amd64", Accelerator: TCG, MemoryMiB: 1024, CPUs: 1, Firmware: firmware, Disk: "/run/disk.img",
+			Forwards: []Forward{{Host: 6443, Guest: 6443}, {Host: 10023, Guest: 22, Address: "10.0.2.16"}}, Outlets: []string{"/tmp/s/1", "/tmp/s/2"},
+		}},
+		{"plugged-in", Config{
+			Architecture: "amd64", Accelerator: TCG, MemoryMiB: 1024, CPUs: 1, Firmware: firmware, Disk: "/run/disk.img",
+			Number: 2, Outlet: "/tmp/s/2",
 		}},
 		{"bare-kernel", Config{
 			Architecture: "amd64", Accelerator: HVF, MemoryMiB: 256, CPUs: 2, Kernel: &Kernel{Image: "/k/linux"},

@@ -43,7 +43,13 @@ func newNode(t *testing.T, diskBytes int64, change func(*vm.Config)) *node {
 // newNodeOf is newNode for any image.
 func newNodeOf(t *testing.T, image string, diskBytes int64, change func(*vm.Config)) *node {
 	t.Helper()
-	n := &node{t: t, folder: filepath.Join(*build, "machines", strings.ReplaceAll(t.Name(), "/", "-"))}
+	return newNodeIn(t, strings.ReplaceAll(t.Name(), "/", "-"), image, diskBytes, change)
+}
+
+// newNodeIn is newNodeOf for a test with several machines: each has a folder of its own, which is named here.
+func newNodeIn(t *testing.T, folder, image string, diskBytes int64, change func(*vm.Config)) *node {
+	t.Helper()
+	n := &node{t: t, folder: filepath.Join(*build, "machines", folder)}
 	if err := os.RemoveAll(n.folder); err != nil { // of an earlier failure
 		t.Fatal(err)
 	}

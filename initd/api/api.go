@@ -89,6 +89,7 @@ func Routes() []Route {
 		{"GET", "/v1/disk", false, "bytes through block devices", v1.Disk{}, 200, (*handler).disk},
 		{"GET", "/v1/openapi.json", false, "this description", nil, 200, (*handler).openAPI},
 		{"GET", "/v1/kubeconfig", true, "the administrator's kubeconfig", nil, 200, (*handler).kubeconfig},
+		{"GET", "/v1/token", true, "the token that agents join the server's cluster with", nil, 200, (*handler).token},
 		{"POST", "/v1/upgrade", true, "write a bundle to the other slot, and unless ?try=false, try it; ?force=true overrides refusals that can be; the header Skerry-Chunk says which chunk comes first", v1.Update{}, 202, (*handler).upgrade},
 		{"POST", "/v1/try", true, "try the slot that was written: drain the node, restart", v1.Accepted{}, 202, (*handler).try},
 		{"POST", "/v1/fetch", true, "ask the URL of the configuration for an upgrade now", v1.Accepted{}, 202, (*handler).fetch},
@@ -244,15 +245,29 @@ func readFile[T any](h *handler, path, what string) (body T, err error) {
 }
 
 func (h *handler) kubeconfig(w http.ResponseWriter, _ *http.Request) error {
-	b, err := os.ReadFile(h.path(v1.KubeconfigPath))
+	return h.serverFile(w, "kubeconfig", v1.KubeconfigPath, "application/yaml")
+}
+
+func (h *handler) token(w http.ResponseWriter, _ *http.Request) error {
+	return h.serverFile(w, "token", v1.TokenPath, "text/plain; charset=utf-8")
+}
+
+// serverFile answers with a secret file that only servers have. A server writes its kubeconfig at each start; a machine without one is none, or
+// not yet, even if it has files of a cluster that it had before.
+func (h *handler) serverFile(w http.ResponseWriter, what, path, mediaType string) error {
+	_, err := os.Stat(h.path(v1.KubeconfigPath))
+	var b []byte
+	if err == nil {
+		b, err = os.ReadFile(h.path(path))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return &Refusal{Status: http.StatusNotFound, Err: errors.New("the device has no kubeconfig"),
+		return &Refusal{Status: http.StatusNotFound, Err: fmt.Errorf("the device has no %s", what),
 			Hint: "a server has one as soon as its control plane runs: ask again, and look at /v1/status; an agent never has one: ask its server"}
 	}
 	if err != nil {
-		return fmt.Errorf("cannot read the kubeconfig: %w", err)
+		return fmt.Errorf("cannot read the %s: %w", what, err)
 	}
-	w.Header().Set("Content-Type", "application/yaml")
+	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Write(b) // fails when the client went away: nobody to tell
 	return nil

@@ -39,6 +39,7 @@ var files = map[string]string{
 	"/var/lib/skerry/machine/crash/0/skerryd.log": "last words\n",
 	"/var/lib/skerry/machine/crash/0/dmesg":       "Oops\n",
 	"/etc/skerry/kubeconfig":                      "kind: Config\n",
+	"/var/lib/skerry/server/node-token":           "K10abc::server:secret\n",
 	"/proc/meminfo":                               "MemTotal:  2048 kB\nMemAvailable:  1024 kB\nHugePages_Total:  0\nAnonPages:  512 kB\n",
 	"/proc/1/comm":                                "init\n",
 	"/proc/1/status":                              "Name:\tinit\nVmHWM:\t      20 kB\nThreads:\t7\n",
@@ -177,6 +178,13 @@ func TestAnswers(t *testing.T) {
 		{"no kubeconfig", empty, "GET /v1/kubeconfig", `404 application/json
 {
   "error": "the device has no kubeconfig",
+  "hint": "a server has one as soon as its control plane runs: ask again, and look at /v1/status; an agent never has one: ask its server"
+}
+`},
+		{"token", full, "GET /v1/token", "200 text/plain; charset=utf-8\nK10abc::server:secret\n"},
+		{"no token", empty, "GET /v1/token", `404 application/json
+{
+  "error": "the device has no token",
   "hint": "a server has one as soon as its control plane runs: ask again, and look at /v1/status; an agent never has one: ask its server"
 }
 `},

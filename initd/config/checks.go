@@ -141,7 +141,7 @@ func (c *Config) Check() error {
 			add("skerry.server", `an agent needs "server": the URL of the server to join, such as https://10.0.0.5:6443`)
 		}
 		if c.Skerry.Token == "" {
-			add("skerry.token", `an agent needs "token": the server's is in /var/lib/rancher/k3s/server/node-token there`)
+			add("skerry.token", `an agent needs "token": skerry node token shows the server's, which has it in /var/lib/rancher/k3s/server/node-token`)
 		}
 		if len(c.Skerry.TLSSAN) > 0 {
 			add("skerry.tls-san", `"tls-san" has a meaning on a server only; remove it or set role: server`)

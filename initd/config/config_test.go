@@ -281,7 +281,7 @@ func TestKeysThatDoNotGoTogether(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"agent alone", "#cloud-config\nskerry:\n  role: agent\n",
 			"f:3:9: an agent needs \"server\": the URL of the server to join, such as https://10.0.0.5:6443\n" +
-				"f:3:9: an agent needs \"token\": the server's is in /var/lib/rancher/k3s/server/node-token there"},
+				"f:3:9: an agent needs \"token\": skerry node token shows the server's, which has it in /var/lib/rancher/k3s/server/node-token"},
 		{"server's keys on an agent", "#cloud-config\nskerry:\n  role: agent\n  server: https://a\n  token: 0123456789\n  tls-san: [a]\n  disable: [coredns]\n",
 			"f:6:12: \"tls-san\" has a meaning on a server only; remove it or set role: server\n" +
 				"f:7:12: \"disable\" has a meaning on a server only; remove it or set role: server"},

@@ -132,7 +132,7 @@ func contextIssueCommand() *cobra.Command {
 		Long: `Issue makes a certificate of the context's authority and writes a folder that another workstation imports. It has the secret key of
 the certificate: hand it over on a way that nobody else reads, and delete it then. Devices cannot take a certificate back before it
 expires, other than by an image with another authority. An admin may do everything; a reader may ask, but neither change anything
-nor read the kubeconfig.`,
+nor read the kubeconfig or the token.`,
 		Example: `  skerry context issue anna --role reader
   skerry context issue ci --role admin --context fleet --output /run/secrets/skerry`,
 		Args: cobra.ExactArgs(1),

@@ -36,6 +36,7 @@ its key: at first use it is noted, afterwards a device with another key is refus
 		nodePowerOffCommand(),
 		nodeResetCommand(),
 		nodeKubeconfigCommand(),
+		nodeTokenCommand(),
 		nodeSnapshotCommand(),
 	)
 	return c

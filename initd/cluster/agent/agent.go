@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -25,7 +26,15 @@ func Run(ctx context.Context, s *settings.Settings, n *notify.Notifier, ips []ne
 		return err
 	}
 	go n.Watchdog(ctx, kubeletAlive)
-	return node.Run(ctx, node.Config{
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		if err := m.follow(ctx, n.Status); err != nil {
+			n.Stopping()
+			stop(err)
+		}
+	}()
+	err = node.Run(ctx, node.Config{
 		Name: s.NodeName, IPs: ips, DataDir: s.DataDir, AgentDir: m.dir, RunDir: runDir,
 		Kubeconfig: m.path("kubelet.kubeconfig"), Bootstrap: m.path("bootstrap.kubeconfig"), ClientCA: m.path("client-ca.crt"),
 		Cluster:  cluster,
@@ -34,6 +43,10 @@ func Run(ctx context.Context, s *settings.Settings, n *notify.Notifier, ips []ne
 		OnReady:  func() { n.Status("node Ready"); n.Ready() },
 		OnStatus: n.Status,
 	})
+	if cause := context.Cause(ctx); err == nil && errors.Is(cause, errNewCluster) {
+		err = cause
+	}
+	return err
 }
 
 // kubeletAlive asks kubelet whether its loop turns.

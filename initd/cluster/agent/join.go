@@ -52,6 +52,10 @@ func (m membership) join(ctx context.Context, status func(string, ...any)) (node
 	}
 	cluster, err := m.cluster(ctx, status)
 	if err != nil {
+		// The server may have begun anew between the two questions.
+		if moved, _ := m.serverMoved(ctx); moved {
+			err = errors.Join(errNewCluster, m.leave())
+		}
 		return node.Cluster{}, err
 	}
 	return cluster, durable.WriteFile(m.path("client-ca.crt"), []byte(cluster.ClientCA), 0o644)
@@ -95,10 +99,19 @@ func (m membership) leave() error {
 // learnAuthority asks the server, which is not trusted yet, for its public cluster-info, and believes it only by the token:
 // by the hash of the authority in it, or by the signature that the cluster makes with the shared secret.
 func (m membership) learnAuthority(ctx context.Context) ([]byte, error) {
+	// What comes back is checked below; nothing secret is sent.
+	info, err := m.clusterInfo(ctx, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return nil, err
+	}
+	return verifyInfo(info, m.token)
+}
+
+// clusterInfo reads the server's public cluster-info.
+func (m membership) clusterInfo(ctx context.Context, security *tls.Config) (map[string]string, error) {
 	client := &http.Client{
-		Timeout: 20 * time.Second,
-		// What comes back is checked below; nothing secret is sent.
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Proxy: http.ProxyFromEnvironment},
+		Timeout:   20 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: security, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+"/api/v1/namespaces/kube-public/configmaps/cluster-info", nil)
 	if err != nil {
@@ -120,7 +133,7 @@ func (m membership) learnAuthority(ctx context.Context) ([]byte, error) {
 	if err := json.Unmarshal(body, &info); err != nil {
 		return nil, fmt.Errorf("the server's cluster-info is not JSON: %w", err)
 	}
-	return verifyInfo(info.Data, m.token)
+	return info.Data, nil
 }
 
 // errUntrusted ends the attempts to join: trying again gives the same answer.
@@ -142,7 +155,7 @@ func verifyInfo(data map[string]string, t token.Token) ([]byte, error) {
 	}
 	if t.CAHash != "" {
 		if got := token.Hash(ca); got != t.CAHash {
-			return nil, fmt.Errorf("%w: its authority is %.12s…, the token names %.12s…; nothing was changed: copy the token from the server's node-token file", errUntrusted, got, t.CAHash)
+			return nil, fmt.Errorf("%w: its authority is %.12s…, the token names %.12s…; nothing was changed: give the token that skerry node token shows, or the server's node-token file", errUntrusted, got, t.CAHash)
 		}
 		return ca, nil
 	}
@@ -213,11 +226,11 @@ func (m membership) fetchCluster(ctx context.Context, path string) error {
 	return durable.WriteFile(path, []byte(cm.Data[server.NodeSettingsKey]), 0o600)
 }
 
-// clientConfig is the node's own identity if it has one, else the token's.
+// clientConfig is the node's own identity if it has one, else the token's. Kubelet writes its kubeconfig before it has the certificate that
+// this names, and the power may go in between.
 func (m membership) clientConfig() (*rest.Config, error) {
-	own := m.path("kubelet.kubeconfig")
-	if _, err := os.Stat(own); err == nil {
-		return clientcmd.BuildConfigFromFlags("", own)
+	if own, err := clientcmd.BuildConfigFromFlags("", m.path("kubelet.kubeconfig")); err == nil {
+		return own, nil
 	}
 	return clientcmd.BuildConfigFromFlags("", m.path("bootstrap.kubeconfig"))
 }

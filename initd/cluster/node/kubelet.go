@@ -125,6 +125,12 @@ func (n *node) kubeProxy(ctx context.Context) error {
 	if err := n.waitPermitted(ctx); err != nil {
 		return err
 	}
+	if n.Bootstrap != "" {
+		// A kube-proxy that does not find its Node within half a minute ends the process.
+		if _, err := n.waitPodCIDR(ctx); err != nil {
+			return err
+		}
+	}
 	o := proxy.NewOptions()
 	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
 	fs.Usage = func() {}

@@ -17,6 +17,7 @@ import (
 	_ "github.com/flannel-io/flannel/pkg/backend/hostgw"
 	_ "github.com/flannel-io/flannel/pkg/backend/vxlan"
 	"github.com/flannel-io/flannel/pkg/subnet/kube"
+	"github.com/vishvananda/netlink"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -47,7 +48,13 @@ func (n *node) network(ctx context.Context) error {
 		return err
 	}
 	cache := filepath.Join(n.AgentDir, "pod-cidr")
-	if cidr := n.likelyCIDR(cache); cidr.IsValid() {
+	last := lastCIDR(cache)
+	if !last.IsValid() {
+		if err := removeLinks(); err != nil {
+			return err
+		}
+	}
+	if cidr := n.likelyCIDR(last); cidr.IsValid() {
 		// kubelet need not wait for the controllers to say the same. No pod starts before them: it needs a ServiceAccount.
 		if err := n.writeConflist(conf, cidr, link); err != nil {
 			return err
@@ -56,6 +63,11 @@ func (n *node) network(ctx context.Context) error {
 	cidr, err := n.waitPodCIDR(ctx)
 	if err != nil {
 		return err
+	}
+	if last.IsValid() && cidr != last {
+		if err := removeLinks(); err != nil {
+			return err
+		}
 	}
 	if err := n.writeConflist(conf, cidr, link); err != nil {
 		return err
@@ -67,18 +79,46 @@ func (n *node) network(ctx context.Context) error {
 	return n.flannel(ctx, link)
 }
 
-// likelyCIDR is the part of the pod network that the node will most likely get: that of its last run, or, on the node that
-// founds a cluster, the first. It is invalid when nothing is known.
-func (n *node) likelyCIDR(cache string) netip.Prefix {
+// lastCIDR is the part of the pod network that the node had in its last run in this cluster. It is invalid when there was none.
+func lastCIDR(cache string) netip.Prefix {
 	b, err := os.ReadFile(cache)
-	if err == nil {
-		cidr, err := netip.ParsePrefix(strings.TrimSpace(string(b)))
+	if err != nil {
+		return netip.Prefix{}
+	}
+	cidr, err := netip.ParsePrefix(strings.TrimSpace(string(b)))
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return cidr
+}
+
+// podLinks are made by the bridge plugin and by flannel.
+var podLinks = []string{nodeconfig.Bridge, "flannel.1"}
+
+// removeLinks removes what another pod network has left in the kernel, as that of a cluster which the node was in before: its addresses
+// and routes would stand before those of this one.
+func removeLinks() error {
+	for _, name := range podLinks {
+		link, err := netlink.LinkByName(name)
+		if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+			continue
+		}
 		if err == nil {
-			return cidr
+			slog.Info("removing the link of an earlier pod network", "link", name)
+			err = netlink.LinkDel(link)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot remove link %s of an earlier pod network: %w", name, err)
 		}
 	}
-	if !n.Founder {
-		return netip.Prefix{}
+	return nil
+}
+
+// likelyCIDR is the part of the pod network that the node will most likely get: that of its last run, or, on the node that
+// founds a cluster, the first. It is invalid when nothing is known.
+func (n *node) likelyCIDR(last netip.Prefix) netip.Prefix {
+	if last.IsValid() || !n.Founder {
+		return last
 	}
 	all, err := netip.ParsePrefix(n.Cluster.ClusterCIDR)
 	if err != nil {
@@ -129,10 +169,11 @@ func (n *node) outerLink() (*net.Interface, error) {
 	return nil, fmt.Errorf("cannot find the link of the node's address %s; name one with --flannel-iface", n.IPs[0])
 }
 
-// waitCredentials returns when the node's kubeconfig is there: on a joining node kubelet makes it.
+// waitCredentials returns when the node's kubeconfig can be used: on a joining node kubelet writes it first, and gets the certificate
+// that it names afterwards.
 func (n *node) waitCredentials(ctx context.Context) error {
 	return retry(ctx, "the node's certificate", func() (bool, error) {
-		_, err := os.Stat(n.Kubeconfig)
+		_, err := clientcmd.BuildConfigFromFlags("", n.Kubeconfig) // reads the files that it names, too
 		return err == nil, err
 	})
 }

@@ -103,7 +103,7 @@ func TestLikelyCIDR(t *testing.T) {
 				t.Fatal(err)
 			}
 			n := &node{Config: Config{Founder: tt.founder, Cluster: Cluster{ClusterCIDR: "10.42.0.0/16"}}}
-			if got := n.likelyCIDR(cache).String(); got != tt.want {
+			if got := n.likelyCIDR(lastCIDR(cache)).String(); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})

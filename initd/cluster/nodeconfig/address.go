@@ -22,7 +22,7 @@ type Route struct {
 }
 
 // ours are links that the pod network makes: their addresses are not the node's.
-var ours = []string{"lo", "cni0", "flannel.", "veth", "docker0", "kube-"}
+var ours = []string{"lo", Bridge, "flannel.", "veth", "docker0", "kube-"}
 
 // NodeAddress chooses the address of a node, of all that it has: the source that the best default route uses,
 // else the first global one in the order of links. IPv4 comes before IPv6, as pod networks are IPv4. The result is invalid

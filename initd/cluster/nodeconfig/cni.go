@@ -5,6 +5,9 @@ import "net/netip"
 // CNIFile is the name of our network configuration; containerd takes the first in order of names.
 const CNIFile = "00-skerry.conflist"
 
+// Bridge is the link that the pods of a node are on.
+const Bridge = "cni0"
+
 // Network is the pod network of one node.
 type Network struct {
 	PodCIDR netip.Prefix // this node's part of the cluster's pod network
@@ -22,7 +25,7 @@ func (n Network) Conflist() ([]byte, error) {
 		"name":       "skerry",
 		"plugins": []any{
 			map[string]any{
-				"type": "bridge", "bridge": "cni0", "mtu": n.MTU,
+				"type": "bridge", "bridge": Bridge, "mtu": n.MTU,
 				"isGateway": true, "isDefaultGateway": true,
 				"forceAddress": true, // the node may get another part of the network
 				"hairpinMode":  true, // a pod reaches itself through its own Service

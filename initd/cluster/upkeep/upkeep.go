@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,10 +96,22 @@ func (n *Node) Drain(ctx context.Context, timeout time.Duration) error {
 		return fmt.Errorf("cannot tell which pods node %s has: %w", n.Name, errors.Join(problems...))
 	}
 	slog.Info("draining", "node", n.Name, "pods", len(pods.Pods()))
-	if err := h.DeleteOrEvictPods(pods.Pods()); err != nil {
+	if err := h.DeleteOrEvictPods(pods.Pods()); err != nil && n.anyLeft(h, pods.Pods()) {
 		return fmt.Errorf("not all pods have left node %s within %v: %w", n.Name, timeout, err)
 	}
 	return nil
+}
+
+// anyLeft says whether one of the pods is still on the node. To an agent's credentials a pod that has left is forbidden, which for the library, as
+// it waits for each, is a failure (https://kubernetes.io/docs/reference/access-authn-authz/node/).
+func (n *Node) anyLeft(h *drain.Helper, pods []corev1.Pod) bool {
+	now, problems := h.GetPodsForDeletion(n.Name)
+	if len(problems) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(now.Pods(), func(p corev1.Pod) bool {
+		return slices.ContainsFunc(pods, func(old corev1.Pod) bool { return old.UID == p.UID })
+	})
 }
 
 // cordon marks a node that we cordon. One that is cordoned already, by a person or by us, stays as it is.

@@ -2,6 +2,7 @@ package upkeep
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,13 +14,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
 
 // pod makes a pod of a controller's kind; empty for none.
 func pod(name, kind string) *corev1.Pod {
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}, Spec: corev1.PodSpec{NodeName: "n"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: types.UID(name)}, Spec: corev1.PodSpec{NodeName: "n"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
 	if kind != "" {
 		yes := true
 		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: "owner", Controller: &yes}}
@@ -129,6 +131,19 @@ func TestWhatAPersonCordonedStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, n, "unschedulable true map[]\npods ")
+}
+
+// The Node authorizer lets an agent read its own pods only: one that has left is forbidden, not missing.
+func TestAgentMayNotReadPodsThatHaveLeft(t *testing.T) {
+	n, client := machine(t, plain(), pod("web", "ReplicaSet"))
+	client.PrependReactor("get", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		name := a.(clienttesting.GetAction).GetName()
+		return true, nil, apierrors.NewForbidden(corev1.Resource("pods"), name, errors.New("no relationship found between node 'n' and this object"))
+	})
+	if err := n.Drain(t.Context(), time.Minute); err != nil {
+		t.Error(err)
+	}
+	expect(t, n, "unschedulable true map[skerry.internal/cordoned-for-upgrade:2026-01-02T03:04:05Z]\npods ")
 }
 
 func TestBudgetsAreRespectedUntilTheTimeout(t *testing.T) {

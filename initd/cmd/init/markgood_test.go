@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -98,6 +99,36 @@ func TestMarkGoodOfTheOnlySlot(t *testing.T) {
 	}
 	if mine, err := d.Slots.Status("a"); err != nil || mine.Good {
 		t.Errorf("%+v, %v", mine, err)
+	}
+}
+
+// A first boot that takes longer than it may, because an agent's server is not there yet, is a good one all the same.
+func TestMarkGoodLater(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		wait error
+		want string
+	}{
+		{"up at last", nil, "good true, problems []"},
+		{"never up", errors.New("services failed"), "good false, problems [healthy: not ready]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := updatetest.NewDevice("1")
+			if err := d.PowerOn(); err != nil {
+				t.Fatal(err)
+			}
+			r := processOne(t, d)
+			text := stepProblem("healthy", errors.New("not ready"))
+			r.problem(text)
+			r.markGoodLater(t.Context(), func(context.Context) error { return c.wait }, text)
+			mine, err := d.Slots.Status("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprintf("good %v, problems %v", mine.Good, r.state.now.Problems); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
 	}
 }
 

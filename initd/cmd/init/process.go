@@ -163,12 +163,15 @@ func (p *process) run(ctx context.Context, stage boot.Stage, actions map[string]
 		Done: func(rec boot.Record) {
 			p.state.record(rec)
 			if rec.Err != nil && rec.OnFailure == boot.Degrade && ctx.Err() == nil {
-				p.problem(fmt.Sprintf("%s: %v", rec.Name, rec.Err))
+				p.problem(stepProblem(rec.Name, rec.Err))
 			}
 		},
 	}
 	return runner.Run(ctx, boot.Table(), stage)
 }
+
+// stepProblem is what is said of a step that failed.
+func stepProblem(name string, err error) string { return fmt.Sprintf("%s: %v", name, err) }
 
 func (p *process) saveTimeline()                { p.state.saveTimeline() }
 func (p *process) logf(format string, a ...any) { p.console.log(fmt.Sprintf(format, a...)) }

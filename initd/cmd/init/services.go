@@ -129,9 +129,29 @@ func (r *root) markGood(ctx context.Context) error {
 	case other.Bootable():
 		return r.giveUp(ctx, mine.Left)
 	default:
-		r.problem(fmt.Sprintf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot))
+		text := fmt.Sprintf("slot %s is not marked good, because the machine did not become ready", r.cmdline.slot)
+		r.problem(text)
+		if s := r.supervisor(); s != nil {
+			go r.markGoodLater(ctx, s.WaitUp, text, stepProblem("healthy", r.unhealthy))
+		}
 	}
 	return nil
+}
+
+// markGoodLater is for what was switched on long before something that it waits for, as an agent before its server: once it is up, nothing is
+// wrong with it. problems are those that are none any more then. It ends when wait fails.
+func (r *root) markGoodLater(ctx context.Context, wait func(context.Context) error, problems ...string) {
+	if wait(ctx) != nil {
+		return
+	}
+	if err := r.commit(ctx); err != nil {
+		r.problem(err.Error())
+		return
+	}
+	r.committed(ctx)
+	for _, p := range problems {
+		r.state.solved(p)
+	}
 }
 
 // commit keeps the running slot.
