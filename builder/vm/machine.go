@@ -131,11 +131,11 @@ type Config struct {
 	Forwards  []Forward
 	// Number, from 0, tells machines on one network apart: their hardware addresses differ by it.
 	Number int
-	// Outlets are sockets, at each of which one other machine can be plugged into this one's network: with it there, both are neighbours on
-	// one Ethernet. The other has the socket as its Outlet, and no Forwards: those of its network are this machine's. Either can be
-	// switched off and on again.
-	Outlets []string
-	Outlet  string
+	// Port, if set, is that of a [Switch] which the machine is plugged into, instead of having a network of its own.
+	Port Port
+	// Router, if set, is another port of the switch. There this machine's emulator plugs in the router to the workstation, with the Forwards for
+	// all machines: one has to. It goes and comes with the machine.
+	Router Port
 	// USB adds a USB controller, which disks can be plugged into: [VM.Plug].
 	USB bool
 	// Sockets is the folder of the control sockets. Its path must be short: the operating system allows about 100 bytes
@@ -156,8 +156,8 @@ func (c Config) Command() ([]string, error) {
 	if program == "" {
 		program = m.program
 	}
-	if c.Outlet != "" && len(c.Forwards)+len(c.Outlets) > 0 {
-		return nil, errors.New("cannot start a virtual machine: one that is plugged into another's network has no forwards and no outlets of its own")
+	if c.Port != "" && c.Router == "" && len(c.Forwards) > 0 {
+		return nil, errors.New("cannot start a virtual machine: without the router of its network it cannot forward ports")
 	}
 	if c.Board != nil {
 		return c.boardCommand(program), nil
@@ -229,35 +229,26 @@ func (c Config) cache() string {
 	return "writeback"
 }
 
-// network is what the network device "net" is connected with: QEMU's router to the workstation, alone or together with the outlets on
-// a hub, or the outlet of another machine.
+// network is what the network device "net" is connected with: QEMU's router to the workstation, or a port of a switch.
 func (c Config) network() []string {
-	if c.Outlet != "" {
-		return []string{"-netdev", wire("net", c.Outlet+".plug", c.Outlet)}
-	}
-	id := "net"
-	if len(c.Outlets) > 0 {
+	id, args := "net", []string(nil)
+	if c.Port != "" {
+		args = append(args, "-netdev", c.Port.wire(id))
+		if c.Router == "" {
+			return args
+		}
 		id = "router"
 	}
 	user := []string{"user", "id=" + id}
 	for _, f := range c.Forwards {
 		user = append(user, fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-%s:%d", f.Host, f.Address, f.Guest))
 	}
-	args := []string{"-netdev", strings.Join(user, ",")}
-	if len(c.Outlets) == 0 {
+	args = append(args, "-netdev", strings.Join(user, ","))
+	if c.Port == "" {
 		return args
 	}
-	args = append(args, "-netdev", "hubport,id=net,hubid=0", "-netdev", "hubport,id=hub-router,hubid=0,netdev=router")
-	for i, socket := range c.Outlets {
-		id := fmt.Sprintf("outlet%d", i)
-		args = append(args, "-netdev", wire(id, socket, socket+".plug"), "-netdev", "hubport,id=hub-"+id+",hubid=0,netdev="+id)
-	}
-	return args
-}
-
-// wire is one end of a wire between two machines. A frame is a datagram, so neither has to notice when the other is switched off.
-func wire(id, local, remote string) string {
-	return fmt.Sprintf("dgram,id=%s,local.type=unix,local.path=%s,remote.type=unix,remote.path=%s", id, escape(local), escape(remote))
+	return append(args, "-netdev", c.Router.wire("wire"), // a hub has room for both ends
+		"-netdev", "hubport,id=hub-router,hubid=0,netdev=router", "-netdev", "hubport,id=hub-wire,hubid=0,netdev=wire")
 }
 
 // hardwareAddress is QEMU's own address of a first network device, and those that follow it.

@@ -42,13 +42,13 @@ func TestCommandLines(t *testing.T) {
 			Architecture: "arm64", Accelerator: TCG, MemoryMiB: 2048, CPUs: 2, Disk: "/run/a,b.img", Volatile: true, Sockets: "/tmp/s",
 			Board: &Board{Machine: "raspi3b", Loader: "/run/u-boot.bin", DeviceTree: "/run/board.dtb", Serial: 1}, Forwards: []Forward{{Host: 6443, Guest: 6443}},
 		}},
-		{"outlets", Config{
+		{"switch-with-router", Config{
 			Architecture: "amd64", Accelerator: TCG, MemoryMiB: 1024, CPUs: 1, Firmware: firmware, Disk: "/run/disk.img",
-			Forwards: []Forward{{Host: 6443, Guest: 6443}, {Host: 10023, Guest: 22, Address: "10.0.2.16"}}, Outlets: []string{"/tmp/s/1", "/tmp/s/2"},
+			Forwards: []Forward{{Host: 6443, Guest: 6443}, {Host: 10023, Guest: 22, Address: "10.0.2.16"}}, Port: "/tmp/s/port0", Router: "/tmp/s/port1",
 		}},
-		{"plugged-in", Config{
+		{"switch", Config{
 			Architecture: "amd64", Accelerator: TCG, MemoryMiB: 1024, CPUs: 1, Firmware: firmware, Disk: "/run/disk.img",
-			Number: 2, Outlet: "/tmp/s/2",
+			Number: 2, Port: "/tmp/s/port2",
 		}},
 		{"bare-kernel", Config{
 			Architecture: "amd64", Accelerator: HVF, MemoryMiB: 256, CPUs: 2, Kernel: &Kernel{Image: "/k/linux"},

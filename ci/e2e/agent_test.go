@@ -59,19 +59,21 @@ func newPair(t *testing.T) pair {
 	sockets, remove, err := vm.PrepareSockets()
 	must(t, err)
 	t.Cleanup(remove)
-	outlet := filepath.Join(sockets, "outlet")
+	ethernet, err := vm.NewSwitch(sockets, 3)
+	must(t, err)
+	t.Cleanup(ethernet.Close)
 	port, err := vm.FreePort(0)
 	must(t, err)
 	image := filepath.Join(*build, imageName)
 	var p pair
 	p.server = newManaged(t, image, workstation, func(c *vm.Config) {
-		c.CPUs, c.Outlets = parallelCPUs, []string{outlet}
+		c.CPUs, c.Port, c.Router = parallelCPUs, ethernet.Port(0), ethernet.Port(1)
 		c.Forwards = append(c.Forwards, vm.Forward{Host: port, Guest: v1.Port, Address: agentAddress})
 		writeBootFile(t, c.Disk, "user-data", "#cloud-config\nhostname: first\nskerry:\n  token: "+fleetToken+"\n")
 	})
 	p.server.waitConsole(t, 0, `\| `+serverAddress+` `, time.Minute)
 	n := newNodeIn(t, "TestAgent-agent", image, diskBytes, func(c *vm.Config) {
-		c.CPUs, c.Number, c.Outlet, c.Forwards = parallelCPUs, 1, outlet, nil
+		c.CPUs, c.Number, c.Port, c.Forwards = parallelCPUs, 1, ethernet.Port(2), nil
 		writeBootFile(t, c.Disk, "user-data", "#cloud-config\nhostname: second\nskerry:\n  role: agent\n  server: https://"+serverAddress+":6443\n  node-labels: {site: north}\n  token: "+fleetToken+"\n")
 	})
 	p.agent = &device{node: n, address: fmt.Sprintf("127.0.0.1:%d", port), home: filepath.Join(n.folder, "workstation")}
@@ -135,7 +137,7 @@ func reach(t *testing.T, p pair) {
 		}
 		for _, pod := range pods {
 			name, _, _ := strings.Cut(pod, "=")
-			address, err := k.try(ctx, "exec", name, "-c", "shell", "--", "printenv", "ADDRESS")
+			address, err := k.try(ctx, "exec", name, "-c", "shell", "--", "sh", "-c", "echo $ADDRESS")
 			if err == nil && pod != name+"="+address {
 				err = fmt.Errorf("pod %s has address %s", pod, address)
 			}
