@@ -67,7 +67,7 @@ func newPair(t *testing.T) pair {
 	image := filepath.Join(*build, imageName)
 	var p pair
 	p.server = newManaged(t, image, workstation, func(c *vm.Config) {
-		c.CPUs, c.Port, c.Router = parallelCPUs, ethernet.Port(0), ethernet.Port(1)
+		c.Port, c.Router = ethernet.Port(0), ethernet.Port(1)
 		c.Forwards = append(c.Forwards, vm.Forward{Host: port, Guest: v1.Port, Address: agentAddress})
 		writeBootFile(t, c.Disk, "user-data", "#cloud-config\nhostname: first\nskerry:\n  token: "+fleetToken+"\n")
 	})
