@@ -195,7 +195,7 @@ func TestToolsAcceptTheDisk(t *testing.T) {
 		t.Errorf("fsck.vfat: %v\n%s", err, out)
 	}
 	for name, want := range map[string]string{
-		"::/loader/loader.conf":   "timeout 0\neditor no\n",
+		"::/loader/loader.conf":   "timeout menu-disabled\neditor no\n",
 		"::/EFI/BOOT/BOOTX64.EFI": "boot loader",
 	} {
 		if out, err := exec.CommandContext(t.Context(), mtype, "-i", esp, name).Output(); err != nil || string(out) != want {

@@ -19,8 +19,9 @@ var efiNames = map[string]struct{ systemd, fallback string }{
 	"arm":   {"arm", "ARM"},
 }
 
-// loaderConf makes the boot loader start at once. No editor: whoever has a keyboard could start a shell with it.
-const loaderConf = "timeout 0\neditor no\n"
+// loaderConf makes the boot loader start at once, whatever a keyboard or noise on a serial line may say: its menu waits for ever. No editor:
+// whoever has a keyboard could start a shell with it.
+const loaderConf = "timeout menu-disabled\neditor no\n"
 
 // systemdBoot makes a unified kernel image. systemd-boot counts tries down in the file's name
 // (https://uapi-group.org/specifications/specs/boot_loader_specification/#boot-counting).

@@ -35,6 +35,9 @@ type VM struct {
 	ended   chan struct{}
 	err     error // set before ended is closed
 	killed  atomic.Bool
+
+	mu     sync.Mutex
+	events []string
 }
 
 // Start powers a machine on. raw, if not nil, receives every byte of the serial console. The machine outlives ctx, which
@@ -114,6 +117,9 @@ func (v *VM) connect(ctx context.Context) error {
 }
 
 func (v *VM) event(name string, data json.RawMessage) {
+	v.mu.Lock()
+	v.events = append(v.events, fmt.Sprintf("%.1f %s %s", v.Uptime().Seconds(), name, data))
+	v.mu.Unlock()
 	if name != "VSERPORT_CHANGE" {
 		return
 	}
@@ -200,10 +206,15 @@ func (v *VM) Screenshot(ctx context.Context, path string) error {
 	return err
 }
 
-// Look says in QEMU's words whether the machine runs and what is in its processors' registers: for people, when a machine no longer
-// says so itself.
+// Look says in QEMU's words what has happened to the machine, in seconds after power-on, whether it runs, and what is in its processors'
+// registers: for people, when a machine no longer says so itself.
 func (v *VM) Look(ctx context.Context) (string, error) {
 	var all strings.Builder
+	v.mu.Lock()
+	for _, e := range v.events {
+		fmt.Fprintln(&all, e)
+	}
+	v.mu.Unlock()
 	for _, command := range []string{"info status", "info registers -a"} {
 		answer, err := v.monitor.execute(ctx, "human-monitor-command", map[string]any{"command-line": command})
 		if err != nil {

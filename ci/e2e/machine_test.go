@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +131,10 @@ func (n *node) keepOrRemove() {
 	n.t.Logf("the machine is kept in %s: disk.img, serial.log, boot-again, and of one that was on also registers, screen.png", n.folder)
 }
 
+// seenWorthTelling are lines of what is seen of a machine that are worth to stand in the test's output, too: events that are not everyday ones, and
+// whether it runs.
+var seenWorthTelling = regexp.MustCompile(`^[0-9.]+ (RESET|STOP|WATCHDOG|GUEST_PANICKED|BLOCK_IO_ERROR) |^VM status|^CPU#|HLT=`)
+
 // keepSight saves what is seen of a machine from outside, when a test has failed while it is on: it may have stopped to speak.
 func (n *node) keepSight() {
 	ctx, cancel := context.WithTimeout(contextWithoutTest, 20*time.Second)
@@ -143,7 +148,7 @@ func (n *node) keepSight() {
 		return
 	}
 	for _, line := range strings.Split(seen, "\n") {
-		if strings.HasPrefix(line, "VM status") || strings.HasPrefix(line, "CPU#") || strings.Contains(line, "HLT=") {
+		if seenWorthTelling.MatchString(line) {
 			n.t.Log(strings.TrimSpace(line))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,12 +72,35 @@ func newModuleLoader(dir string, m *Modules, load func(string) error) *ModuleLoa
 // errStopped is about modules that were asked for after Stop.
 var errStopped = errors.New("modules are not loaded any more")
 
-// Stop returns when no module is being loaded, and from then on none is.
-func (l *ModuleLoader) Stop() {
+// Stop returns when no module is being loaded, and from then on none is. A module that does not come to an end within the limit is an error.
+func (l *ModuleLoader) Stop(limit time.Duration) error {
 	l.mu.Lock()
 	l.stopped = true
 	l.mu.Unlock()
-	l.running.Wait()
+	idle := make(chan struct{})
+	go func() { l.running.Wait(); close(idle) }()
+	select {
+	case <-idle:
+		return nil
+	case <-time.After(limit):
+		return fmt.Errorf("a driver is stuck: still loading after %v: %s", limit, strings.Join(l.unfinished(), ", "))
+	}
+}
+
+// unfinished are the files of modules that are being loaded.
+func (l *ModuleLoader) unfinished() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var names []string
+	for file, p := range l.files {
+		select {
+		case <-p.done:
+		default:
+			names = append(names, file)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (l *ModuleLoader) loadFile(file string) error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A fakeKernel takes modules as a kernel does: only after those that they need.
@@ -100,6 +101,19 @@ func TestLoadTellsOfTheModuleItself(t *testing.T) {
 	}
 }
 
+func TestStopDoesNotWaitForEver(t *testing.T) {
+	k := &fakeKernel{hold: make(chan struct{}), begun: make(chan string, 1)}
+	l := testLoader(t, k)
+	result := make(chan error, 1)
+	go func() { result <- l.Load("igb") }()
+	await(t, "the load", k.begun)
+	if err := l.Stop(time.Millisecond); err == nil || !strings.Contains(err.Error(), "dca") {
+		t.Errorf("got %v, want the name of the module", err)
+	}
+	close(k.hold)
+	await(t, "the end of the load", result)
+}
+
 func TestStopWaitsForWhatIsBeingLoaded(t *testing.T) {
 	k := &fakeKernel{hold: make(chan struct{}), begun: make(chan string, 1)}
 	l := testLoader(t, k)
@@ -107,7 +121,12 @@ func TestStopWaitsForWhatIsBeingLoaded(t *testing.T) {
 	go func() { result <- l.Load("igb") }()
 	await(t, "the load", k.begun)
 	stopped := make(chan struct{})
-	go func() { l.Stop(); close(stopped) }()
+	go func() {
+		if err := l.Stop(time.Minute); err != nil {
+			t.Error(err)
+		}
+		close(stopped)
+	}()
 	// From when Stop has been called on, nothing new begins; dca is under way.
 	for {
 		l.mu.Lock()

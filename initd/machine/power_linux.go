@@ -16,8 +16,33 @@ import (
 
 // Reboot restarts the machine at once; PowerOff switches it off. File systems must be unmounted before. They return only
 // if the kernel refuses.
-func Reboot() error   { return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) }
-func PowerOff() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+//
+// The kernel asks each driver to stop its device first, and waits for a stuck one for ever, with the watchdog of most machines
+// halted. It is given half a minute for that, and is then made to restart without its drivers
+// (https://docs.kernel.org/admin-guide/sysrq.html): a machine that was to be switched off restarts then, too, which is better than one
+// that hangs.
+func Reboot() error {
+	return end(func() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) }, sysrq, driversTime)
+}
+
+func PowerOff() error {
+	return end(func() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) }, sysrq, driversTime)
+}
+
+const (
+	driversTime = 30 * time.Second
+	sysrq       = "/proc/sysrq-trigger"
+)
+
+func end(machine func() error, trigger string, wait time.Duration) error {
+	// Opened now: later even that may hang.
+	if f, err := os.OpenFile(trigger, os.O_WRONLY, 0); err == nil {
+		defer f.Close()
+		atOnce := time.AfterFunc(wait, func() { _, _ = f.WriteString("b") })
+		defer atOnce.Stop()
+	}
+	return machine()
+}
 
 // CatchCtrlAltDel makes the kernel send SIGINT to process 1 for ctrl-alt-del, instead of rebooting at once.
 func CatchCtrlAltDel() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) }

@@ -127,7 +127,7 @@ func (n *node) kubeProxy(ctx context.Context) error {
 	}
 	if n.Bootstrap != "" {
 		// A kube-proxy that does not find its Node within half a minute ends the process.
-		if _, err := n.waitPodCIDR(ctx); err != nil {
+		if err := n.waitRegistered(ctx); err != nil {
 			return err
 		}
 	}

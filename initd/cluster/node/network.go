@@ -18,6 +18,7 @@ import (
 	_ "github.com/flannel-io/flannel/pkg/backend/vxlan"
 	"github.com/flannel-io/flannel/pkg/subnet/kube"
 	"github.com/vishvananda/netlink"
+	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -196,27 +197,43 @@ func (n *node) waitPermitted(ctx context.Context) error {
 
 // waitPodCIDR returns the part of the pod network that the controller manager gives to this node.
 func (n *node) waitPodCIDR(ctx context.Context) (netip.Prefix, error) {
-	if err := n.waitCredentials(ctx); err != nil {
-		return netip.Prefix{}, err
-	}
-	c, err := clientcmd.BuildConfigFromFlags("", n.Kubeconfig)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("cannot make a client of the API server: %w", err)
-	}
-	k, err := kubernetes.NewForConfig(c)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("cannot make a client of the API server: %w", err)
-	}
 	var cidr netip.Prefix
-	err = retry(ctx, "the node's part of the pod network", func() (bool, error) {
-		node, err := k.CoreV1().Nodes().Get(ctx, n.Name, meta.GetOptions{})
-		if err != nil || node.Spec.PodCIDR == "" {
-			return false, err
+	err := n.waitNode(ctx, "the node's part of the pod network", func(node *core.Node) (bool, error) {
+		if node.Spec.PodCIDR == "" {
+			return false, nil
 		}
+		var err error
 		cidr, err = netip.ParsePrefix(node.Spec.PodCIDR)
 		return err == nil, err
 	})
 	return cidr, err
+}
+
+// waitRegistered returns when the cluster knows the node and its addresses.
+func (n *node) waitRegistered(ctx context.Context) error {
+	return n.waitNode(ctx, "the node's registration", func(node *core.Node) (bool, error) { return len(node.Status.Addresses) > 0, nil })
+}
+
+// waitNode asks for this machine's Node until done is satisfied with it.
+func (n *node) waitNode(ctx context.Context, what string, done func(*core.Node) (bool, error)) error {
+	if err := n.waitCredentials(ctx); err != nil {
+		return err
+	}
+	c, err := clientcmd.BuildConfigFromFlags("", n.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	k, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	return retry(ctx, what, func() (bool, error) {
+		node, err := k.CoreV1().Nodes().Get(ctx, n.Name, meta.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		return done(node)
+	})
 }
 
 // flannel exchanges routes with the other nodes until ctx ends.

@@ -205,9 +205,14 @@ func (s *initramfs) mountRoot(context.Context) error {
 	return nil
 }
 
+// stuckAfter is how long a driver may look for its devices while the boot waits for nothing else.
+const stuckAfter = time.Minute
+
 // enter leaves the initramfs for the root file system and starts init anew there. It returns only on failure.
 func (s *initramfs) enter() error {
-	s.loader.Stop()
+	if err := s.loader.Stop(stuckAfter); err != nil {
+		return err
+	}
 	s.saveTimeline()
 	// What the archive holds is memory that nobody will get back otherwise.
 	for _, path := range []string{"/usr", "/init", "/etc"} {

@@ -213,7 +213,10 @@ func (r *root) startWatchdog(ctx context.Context) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			// Better than none: the kernel's own ends a process 1 that hangs, though not a kernel that does.
 			if err = r.loader.Load("softdog"); err == nil {
-				w, err = machine.OpenWatchdog(watchdogTimeout)
+				// The first in order may be a late one of the hardware, whose file is about to appear.
+				soon, cancel := context.WithTimeout(ctx, watchdogWait)
+				w, err = machine.AwaitWatchdog(soon, watchdogTimeout)
+				cancel()
 			}
 		}
 		switch {
