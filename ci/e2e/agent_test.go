@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,20 +165,7 @@ func reach(t *testing.T, p pair) {
 				return err
 			})
 		}
-		answered := map[string]bool{}
-		eventually(t, time.Minute, from+" asks the Service", func(ctx context.Context) error {
-			answer, err := ask(ctx, from, "everywhere")
-			if err != nil {
-				return err
-			}
-			if !slices.Contains(names, answer) {
-				return fmt.Errorf("%q answers, which is none of the pods %q", answer, names)
-			}
-			if answered[answer] = true; len(answered) < 2 {
-				return fmt.Errorf("only %q has answered", answer)
-			}
-			return nil
-		})
+		allAnswer(t, from+" asks the Service", names, func(ctx context.Context) (string, error) { return ask(ctx, from, "everywhere") })
 	}
 }
 

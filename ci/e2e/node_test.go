@@ -110,22 +110,29 @@ func service(t *testing.T, n *node) {
 	}
 	address := k.do(t, "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 	for _, host := range []string{address, "web", "web.default.svc.cluster.local"} {
-		// Both replicas must answer: a Service that knows only one of them is broken.
-		answered := map[string]bool{}
-		eventually(t, time.Minute, "http://"+host+" from a pod", func(ctx context.Context) error {
-			answer, err := k.try(ctx, "exec", "client", "--", "wget", "-q", "-O-", "-T5", "http://"+host+"/")
-			if err != nil {
-				return err
-			}
-			if !slices.Contains(pods, answer) {
-				return fmt.Errorf("%q answers, which is none of the pods %q", answer, pods)
-			}
-			if answered[answer] = true; len(answered) < 2 {
-				return fmt.Errorf("only %q has answered", answer)
-			}
-			return nil
+		allAnswer(t, "http://"+host+" from a pod", pods, func(ctx context.Context) (string, error) {
+			return k.try(ctx, "exec", "client", "--", "wget", "-q", "-O-", "-T5", "http://"+host+"/")
 		})
 	}
+}
+
+// allAnswer asks until each of the pods has answered with its name: a Service that knows only some of them is broken.
+func allAnswer(t *testing.T, what string, pods []string, ask func(context.Context) (string, error)) {
+	t.Helper()
+	answered := map[string]bool{}
+	eventually(t, time.Minute, what, func(ctx context.Context) error {
+		answer, err := ask(ctx)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(pods, answer) {
+			return fmt.Errorf("%q answers, which is none of the pods %q", answer, pods)
+		}
+		if answered[answer] = true; len(answered) < len(pods) {
+			return fmt.Errorf("only %q has answered", answer)
+		}
+		return nil
+	})
 }
 
 func streams(t *testing.T, n *node) {
