@@ -20,7 +20,10 @@ const serverAddress, agentAddress = "10.0.2.15", "10.0.2.16"
 const fleetToken = "a-token-of-the-fleet"
 
 // A pair is a server and an agent in its cluster, on one network.
-type pair struct{ server, agent *device }
+type pair struct {
+	server, agent *device
+	release       string // the bundle of another version
+}
 
 // TestAgent joins a machine to another one's cluster, over a network that both are on, and takes it through what may happen to either.
 func TestAgent(t *testing.T) {
@@ -64,7 +67,7 @@ func newPair(t *testing.T) pair {
 	port, err := vm.FreePort(0)
 	must(t, err)
 	image := filepath.Join(*build, imageName)
-	var p pair
+	p := pair{release: nodeRelease(t, "node-second")}
 	p.server = newManaged(t, image, workstation, func(c *vm.Config) {
 		c.Port, c.Router = ethernet.Port(0), ethernet.Port(1)
 		c.Forwards = append(c.Forwards, vm.Forward{Host: port, Guest: v1.Port, Address: agentAddress})
@@ -229,7 +232,7 @@ func cutServer(t *testing.T, p pair) {
 // upgradeAgent upgrades the agent alone. Pods that may live elsewhere do so meanwhile; the one whose volume is on the agent waits for it.
 func upgradeAgent(t *testing.T, p pair) {
 	k := p.server.node.client(t)
-	_, _, err := p.agent.skerry(t, nodeUpgradeTime, "node", "upgrade", p.agent.nodeRelease(t, "node-second"))
+	_, _, err := p.agent.skerry(t, nodeUpgradeTime, "node", "upgrade", p.release)
 	must(t, err)
 	s := p.agent.state(t)
 	must(t, committed(s, "0.2.0"))

@@ -24,6 +24,7 @@ const diskBytes = 4 * gibibyte
 // TestNode takes one machine through a life: first boot, workloads, killed services, reboot, power cut, upgrades, full disk, reset.
 // Each step goes on from the last, so a step that fails ends the test.
 func TestNode(t *testing.T) {
+	second := nodeRelease(t, "node-second")
 	origin := newOrigin(t)
 	d := newManagedNode(t, origin)
 	n := d.node
@@ -41,9 +42,11 @@ func TestNode(t *testing.T) {
 		{"killed services come back", killedServices},
 		{"clean reboot keeps data", cleanReboot},
 		{"power cut keeps data", powerCut},
-		{"upgrade to slot b keeps workloads and volumes", func(t *testing.T, _ *node) { upgradedNode(t, d, push, "node-second", "0.2.0", "b") }},
-		{"upgrade from a URL back to slot a", func(t *testing.T, _ *node) { upgradedNode(t, d, origin.pull, "node-third", "0.3.0", "a") }},
-		{"upgrade from a USB stick to slot b", func(t *testing.T, _ *node) { upgradedNode(t, d, plugIn, "node-fourth", "0.4.0", "b") }},
+		{"upgrade to slot b keeps workloads and volumes", func(t *testing.T, _ *node) { upgradedNode(t, d, push, second, "0.2.0", "b") }},
+		{"upgrade from a URL back to slot a", func(t *testing.T, _ *node) {
+			upgradedNode(t, d, origin.pull, nodeRelease(t, "node-third"), "0.3.0", "a")
+		}},
+		{"upgrade from a USB stick to slot b", func(t *testing.T, _ *node) { upgradedNode(t, d, plugIn, nodeRelease(t, "node-fourth"), "0.4.0", "b") }},
 		{"version without an API server is rolled back", func(t *testing.T, _ *node) { rolledBackNode(t, d) }},
 		{"snapshot is restored", func(t *testing.T, _ *node) { restoredSnapshot(t, d) }},
 		{"full disk is reported and survived", fullDisk},

@@ -45,11 +45,14 @@ func newManaged(t *testing.T, image, config string, change func(*vm.Config)) *de
 	return d
 }
 
-// nodeRelease is the bundle of another version of the image in the build folder.
-func (d *device) nodeRelease(t *testing.T, name string) string {
+// nodeRelease is the bundle of another version of the image in the build folder, by the one who made that. Beside an emulated machine
+// it takes minutes, so a test asks for it before it switches one on where it can.
+func nodeRelease(t *testing.T, name string) string {
 	t.Helper()
+	own, err := os.UserConfigDir()
+	must(t, err)
 	file := releases(name + ".skb")
-	_, _, err := skerry(t.Context(), d.home, "bundle", "create", profileFile(name), "--output", *build, "--file", file)
+	_, _, err = skerry(t.Context(), own, "bundle", "create", profileFile(name), "--output", *build, "--file", file)
 	must(t, err)
 	return file
 }
@@ -64,10 +67,9 @@ func push(t *testing.T, d *device, file, _ string, limit time.Duration) {
 
 // upgradedNode upgrades to the other slot. Workloads, volumes and objects are there afterwards, the node takes pods, and Kubernetes
 // knows of it.
-func upgradedNode(t *testing.T, d *device, by transport, release, version, slot string) {
+func upgradedNode(t *testing.T, d *device, by transport, file, version, slot string) {
 	k := d.node.client(t)
 	eventually(t, time.Minute, "store a value", func(ctx context.Context) error { return store(ctx, k, "upgraded", "before "+version) })
-	file := d.nodeRelease(t, release)
 	begun := time.Now()
 	by(t, d, file, version, nodeUpgradeTime)
 	t.Logf("%.0f s to version %s", time.Since(begun).Seconds(), version)
@@ -106,7 +108,7 @@ func rolledBackNode(t *testing.T, d *device) {
 	k := d.node.client(t)
 	k.do(t, "create", "configmap", "kept", "--from-literal=key=value")
 	before := d.state(t).Version
-	_, _, err := d.skerry(t, 3*nodeUpgradeTime, "node", "upgrade", d.nodeRelease(t, "node-port"))
+	_, _, err := d.skerry(t, 3*nodeUpgradeTime, "node", "upgrade", nodeRelease(t, "node-port"))
 	if err == nil {
 		t.Fatal("a version whose API server never gets ready was kept")
 	}
