@@ -190,10 +190,39 @@ func firmwareFiles(ctx context.Context, b *artifact.Builder, p *plan.Plan) ([]Fi
 			}
 		}
 	}
+	if err := setEnvironment(files, p.UBoot.Environment); err != nil {
+		return nil, err
+	}
 	if len(p.UBoot.Config) > 0 {
 		files = append(files, memoryFile(configFile, []byte(strings.Join(p.UBoot.Config, "\n")+"\n")))
 	}
 	return files, nil
+}
+
+// setEnvironment puts other variables into U-Boot's programs among the files.
+func setEnvironment(files []File, e *plan.Environment) error {
+	if e == nil {
+		return nil
+	}
+	for _, name := range e.In {
+		i := slices.IndexFunc(files, func(f File) bool { return f.Path == name })
+		if i < 0 {
+			return fmt.Errorf("variables are to be set in %s, which is not a file of the boot partition; see uboot.environment of the board", name)
+		}
+		r, err := files[i].Open()
+		if err != nil {
+			return err
+		}
+		program, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return fmt.Errorf("cannot read %s: %w", name, err)
+		}
+		if program, err = uboot.SetEnvironment(program, e.Set, e.Unset); err != nil {
+			return fmt.Errorf("%s: %w; see uboot.environment of the board", name, err)
+		}
+		files[i] = memoryFile(name, program)
+	}
+	return nil
 }
 
 // A region is a piece of memory.

@@ -91,7 +91,7 @@ func TestToolsAcceptTheUBootDisk(t *testing.T) {
 	for name, want := range map[string]string{
 		"bootcode.bin":        "boot ROM loads this",
 		"start.elf":           "firmware",
-		"loader/u-boot-1.bin": "U-Boot",
+		"loader/u-boot-1.bin": "U-Boot\x00bootcmd=scan\x00bootdelay=-2" + strings.Repeat("\x00", len("spare=1")+2),
 		"one.dtb":             "device tree of one",
 		"config.txt":          "kernel=loader/u-boot-1.bin\n[all]\n",
 		"a-0/one.dtb":         "device tree of one",

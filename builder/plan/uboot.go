@@ -15,6 +15,8 @@ type UBoot struct {
 	// Files go onto the boot partition, outside of the slots, and so does a config.txt with the lines of Config.
 	Files  []BootFile `json:"files"`
 	Config []string   `json:"config,omitempty"`
+	// Environment changes U-Boot's default environment, in its programs among Files.
+	Environment *Environment `json:"environment,omitempty"`
 	// Command starts the kernel: booti or bootz.
 	Command string `json:"command"`
 	Memory  Memory `json:"memory"`
@@ -32,6 +34,14 @@ type BootFile struct {
 	// Files are patterns; the names on the boot partition are the base names, or As.
 	Files []string `json:"files"`
 	As    string   `json:"as,omitempty"`
+}
+
+// An Environment is variables, each NAME=VALUE, that are compiled into U-Boot's programs. The paths of these on the boot partition are
+// In; variables of Unset, by name, make room.
+type Environment struct {
+	In    []string `json:"in"`
+	Set   []string `json:"set"`
+	Unset []string `json:"unset,omitempty"`
 }
 
 // Memory says where U-Boot puts things, in bytes.
@@ -78,6 +88,9 @@ func (r *resolver) uboot() {
 	}
 	for _, f := range u.Files {
 		out.Files = append(out.Files, BootFile{Package: r.lockedName(f.Package), Files: f.Files, As: f.As})
+	}
+	if e := u.Environment; e != nil {
+		out.Environment = &Environment{In: e.In, Set: e.Set, Unset: e.Unset}
 	}
 	for _, d := range u.DeviceTrees.Boards {
 		out.DeviceTrees = append(out.DeviceTrees, DeviceTree{Board: d.Board, File: d.Name()})

@@ -15,6 +15,8 @@ type UBoot struct {
 	Files []BootFile `yaml:"files"`
 	// Config are the lines of the firmware's config.txt; a board whose firmware has none leaves it out.
 	Config []string `yaml:"config,omitempty"`
+	// Environment changes U-Boot's default environment.
+	Environment *Environment `yaml:"environment,omitempty"`
 	// Command is U-Boot's command that starts the kernel: booti (64 bits) or bootz (32 bits).
 	Command     string      `yaml:"command"`
 	Memory      Memory      `yaml:"memory"`
@@ -33,6 +35,17 @@ type BootFile struct {
 	// As is the path on the boot partition if it is not the base name; the pattern then names one file.
 	As     string `yaml:"as,omitempty"`
 	Reason string `yaml:"reason"`
+}
+
+// An Environment changes variables of the default environment that is compiled into U-Boot.
+type Environment struct {
+	Position `yaml:"-"`
+	// In are the paths of U-Boot's programs on the boot partition.
+	In []string `yaml:"in"`
+	// Set are variables, each NAME=VALUE; Unset are names of those that make room for them, because the size of the whole cannot change.
+	Set    []string `yaml:"set"`
+	Unset  []string `yaml:"unset,omitempty"`
+	Reason string   `yaml:"reason"`
 }
 
 // Memory says where U-Boot puts things. Addresses and sizes are in bytes.
@@ -97,6 +110,7 @@ var (
 	// bootPath is a path that FAT, U-Boot's shell and a boot image leave alone.
 	bootPath  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`)
 	slotFile  = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	variable  = regexp.MustCompile(`^[A-Za-z0-9_]+=[ -~]+$`)
 	boardName = regexp.MustCompile(`^[A-Za-z0-9._/-]+$`)
 )
 
@@ -111,6 +125,9 @@ func (u *UBoot) validate(m *mistakes) {
 		if strings.ContainsAny(line, "\n\r") || len(line) > 98 {
 			m.add(m.at("uboot", "config", i), "line %q of config.txt must be one line of at most 98 bytes, which is what the firmware reads of it", line)
 		}
+	}
+	if u.Environment != nil {
+		u.Environment.validate(m)
 	}
 	m.oneOf(m.at("uboot", "command"), "command", u.Command, []string{"booti", "bootz"})
 	u.Memory.validate(m, u.Command)
@@ -150,6 +167,27 @@ func (f BootFile) validate(m *mistakes) {
 	}
 	if f.As != "" && (len(f.Files) != 1 || !bootPath.MatchString(f.As)) {
 		m.add(f.Position, "as: %q must be a plain path on the boot partition, for one file", f.As)
+	}
+}
+
+func (e Environment) validate(m *mistakes) {
+	if len(e.In) == 0 {
+		m.add(e.Position, "environment has no in: name U-Boot's programs by their paths on the boot partition")
+	} else {
+		m.needs(e.Position, "environment of U-Boot in", strings.Join(e.In, ", "), e.Reason)
+	}
+	for _, name := range e.In {
+		if !bootPath.MatchString(name) {
+			m.add(e.Position, "in: %q must be a plain path on the boot partition", name)
+		}
+	}
+	if len(e.Set) == 0 {
+		m.add(e.Position, "environment sets no variable")
+	}
+	for i, v := range e.Set {
+		if !variable.MatchString(v) {
+			m.add(m.at("uboot", "environment", "set", i), "variable %q must be NAME=VALUE: a name of letters, digits and _, and a value of one line in ASCII", v)
+		}
 	}
 }
 

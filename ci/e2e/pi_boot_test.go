@@ -82,6 +82,9 @@ func testPiBootModel(t *testing.T, p *pi) {
 
 			p.on()
 			defer p.off()
+			// What an open serial line makes up is there before U-Boot looks: keys, and Control and C.
+			_, err = p.Console.Write([]byte("key\x03"))
+			must(t, err)
 			line := p.wait(t, 0, `^model: slot ([ab]) is started, partition 1234abcd-01`, piStarts)
 			p.off()
 			if got := "image of slot " + line.Groups[1] + " "; got != string(wanted) {

@@ -43,6 +43,7 @@ var hosts = map[string]string{
 	"learn.microsoft.com":          "reference",
 	"erofs.docs.kernel.org":        "reference",
 	"docs.kernel.org":              "reference",
+	"docs.u-boot.org":              "reference",
 	"www.kernel.org":               "reference",
 	"www.raspberrypi.com":          "reference",
 	"containerd.io":                "reference",

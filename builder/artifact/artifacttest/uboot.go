@@ -31,7 +31,7 @@ func UBootPlan(t testing.TB, packages *Packages) *plan.Plan {
 	firmware := packages.Add(t, "firmware", "1-1",
 		File{Name: "usr/lib/firmware-files/bootcode.bin", Content: "boot ROM loads this"},
 		File{Name: "usr/lib/firmware-files/start.elf", Content: "firmware"},
-		File{Name: "usr/lib/u-boot/u-boot.bin", Content: "U-Boot"},
+		File{Name: "usr/lib/u-boot/u-boot.bin", Content: UBoot},
 		File{Name: "usr/lib/overlays/light.dtbo", Content: "overlay of the package"},
 	)
 	var kept []plan.Package
@@ -50,8 +50,9 @@ func UBootPlan(t testing.TB, packages *Packages) *plan.Plan {
 			{Package: firmware.Name, Files: []string{"usr/lib/u-boot/u-boot.bin"}, As: "loader/u-boot-1.bin"},
 			{Package: image.Name, Files: []string{"usr/lib/modules/*/dtb/vendor/one.dtb"}},
 		},
-		Config:  []string{"kernel=loader/u-boot-1.bin", "[all]"},
-		Command: "booti",
+		Config:      []string{"kernel=loader/u-boot-1.bin", "[all]"},
+		Environment: &plan.Environment{In: []string{"loader/u-boot-1.bin"}, Set: []string{"bootdelay=-2"}, Unset: []string{"spare"}},
+		Command:     "booti",
 		Memory: plan.Memory{
 			State: 0x2500000, Kernel: 0x200000, DeviceTree: 0x1000000, Overlay: 0x1100000, Initramfs: 0x1200000, Unpacked: 0x4000000, End: 0x8000000,
 		},
@@ -64,6 +65,9 @@ func UBootPlan(t testing.TB, packages *Packages) *plan.Plan {
 	}
 	return p
 }
+
+// UBoot is U-Boot's program in the package of [UBootPlan].
+const UBoot = "U-Boot\x00bootcmd=scan\x00bootdelay=2\x00spare=1\x00\x00"
 
 // Image returns a 64-bit kernel that takes so many bytes of memory (https://docs.kernel.org/arch/arm64/booting.html); its file is
 // smaller.
