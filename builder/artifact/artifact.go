@@ -39,8 +39,9 @@ type Builder struct {
 	unpacked    map[string]*Unpacked
 	unpackedAll bool
 
-	programs map[string]Content
-	index    *ModuleIndex
+	programs  map[string]Content
+	goVersion string
+	index     *ModuleIndex
 }
 
 // Prepare does side by side what takes longest and does not depend on each other: the programs, and packages with the

@@ -132,6 +132,18 @@ func TestRootTreeMistakesSayWhatToDo(t *testing.T) {
 	}
 }
 
+func TestOverlayTakesNoLeftovers(t *testing.T) {
+	for _, name := range []string{"motd~", ".motd.swp", ".DS_Store", "#motd#"} {
+		b, p := quickBuilder(t)
+		if err := os.WriteFile(filepath.Join(b.Source, "overlay", "etc", name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.RootTree(t.Context(), p); err == nil || !strings.Contains(err.Error(), "overlay/etc/"+name+" is what an editor") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 func TestProgramThatDoesNotCompileShowsTheCompilersWords(t *testing.T) {
 	b, p := testBuilder(t)
 	p.Programs[1].Package += "/none"

@@ -70,6 +70,9 @@ func (b *Builder) Programs(ctx context.Context, p *plan.Plan) (map[string]Conten
 		b.programs = out
 		return out, nil
 	}
+	if err := removeUnknown(ctx, dir, p.Programs); err != nil {
+		return nil, fmt.Errorf("cannot build programs: %w", err)
+	}
 	if err := b.goBuild(ctx, p, dir); err != nil {
 		return nil, err
 	}
@@ -94,14 +97,14 @@ func (b *Builder) Programs(ctx context.Context, p *plan.Plan) (map[string]Conten
 	return out, nil
 }
 
+// GoVersion is the version of Go that the programs were built with, such as go1.26.6: their bytes depend on it. It is known
+// when Programs has returned.
+func (b *Builder) GoVersion() string { return b.goVersion }
+
 // readPrograms returns the programs in dir if they were built from inputs and are undamaged.
 func readPrograms(ctx context.Context, dir, inputs string, programs []plan.Program) (map[string]Content, error) {
-	line, err := os.ReadFile(filepath.Join(dir, "record.json"))
+	rec, err := readRecord(dir)
 	if err != nil {
-		return nil, err
-	}
-	var rec programsRecord
-	if err := json.Unmarshal(line, &rec); err != nil {
 		return nil, err
 	}
 	if rec.Inputs != inputs {
@@ -115,13 +118,43 @@ func readPrograms(ctx context.Context, dir, inputs string, programs []plan.Progr
 			return nil, err
 		}
 		if (entry{c.SHA256, c.Bytes}) != rec.Files[prog.Name] {
-			// Damaged: the Go command looks only at the build ID, so it has to go.
-			_ = os.Remove(name)
 			return nil, errors.New("program is damaged")
 		}
 		out[prog.Name] = c
 	}
 	return out, nil
+}
+
+func readRecord(dir string) (programsRecord, error) {
+	var rec programsRecord
+	line, err := os.ReadFile(filepath.Join(dir, "record.json"))
+	if err != nil {
+		return rec, err
+	}
+	return rec, json.Unmarshal(line, &rec)
+}
+
+// removeUnknown removes the programs in dir that are not what the record says. The Go command looks only at the build ID, and would
+// keep one that a power cut or a full disk has damaged; the others it need not link again if they are up to date.
+func removeUnknown(ctx context.Context, dir string, programs []plan.Program) error {
+	rec, err := readRecord(dir)
+	if err != nil {
+		rec = programsRecord{} // none, or a damaged one: nothing is known
+	}
+	for _, prog := range programs {
+		name := filepath.Join(dir, binaryName(prog))
+		c, err := FileContent(ctx, name)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil && (entry{c.SHA256, c.Bytes}) == rec.Files[prog.Name] {
+			continue
+		}
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // binaryName is what `go build -o DIR/` calls a program.
@@ -259,6 +292,7 @@ func (b *Builder) programInputs(ctx context.Context, p *plan.Plan) (string, erro
 	if err != nil {
 		return "", fmt.Errorf("go env GOVERSION: %w; is Go installed and in the PATH?", err)
 	}
+	b.goVersion = strings.TrimSpace(string(version))
 	flags, err := LinkFlags(b.Source, p)
 	if err != nil {
 		return "", err

@@ -51,6 +51,27 @@ func TestProgramsAreBuiltOnce(t *testing.T) {
 	if again := programs(); len(tasks) != 1 || again["init"].SHA256 != first["init"].SHA256 {
 		t.Errorf("a damaged program was not mended: %v ran", tasks)
 	}
+	// Two at once, as a power cut damages them, and with no record of what they were: the build ID in them says nothing.
+	for _, name := range []string{"init", "pause"} {
+		f, err := os.OpenFile(filepath.Join(filepath.Dir(binary), name), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(make([]byte, 4096), info.Size()-4096); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	if err := os.Remove(filepath.Join(filepath.Dir(binary), "record.json")); err != nil {
+		t.Fatal(err)
+	}
+	if again := programs(); again["init"].SHA256 != first["init"].SHA256 || again["pause"].SHA256 != first["pause"].SHA256 {
+		t.Error("damaged programs were taken for good ones")
+	}
 	// A change of one program leaves the other one as it is.
 	pause := filepath.Join(b.Store.dir, "programs", "amd64", "pause")
 	before, err := os.Stat(pause)

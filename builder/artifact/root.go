@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strconv"
 
 	"github.com/skerryos/skerry/builder/plan"
@@ -151,6 +152,9 @@ func (b *Builder) addPackages(ctx context.Context, t *Tree, p *plan.Plan) ([]*Un
 	return known, nil
 }
 
+// leftBehind are names of files that nobody has put into a folder.
+var leftBehind = regexp.MustCompile(`^(\.DS_Store|.*~|\..*\.sw[a-p]|#.*#)$`)
+
 // addOverlay adds a folder of the repository. Of permissions only "executable or not" counts, which is all that a
 // version control system keeps.
 func (b *Builder) addOverlay(ctx context.Context, t *Tree, folder string) error {
@@ -176,6 +180,8 @@ func (b *Builder) addOverlay(ctx context.Context, t *Tree, folder string) error 
 			if e.Target, err = os.Readlink(name); err != nil {
 				return err
 			}
+		case leftBehind.MatchString(d.Name()):
+			return fmt.Errorf("%s is what an editor or a file manager leaves behind, and does not belong into an image: remove it", e.Origin)
 		case d.Type().IsRegular():
 			info, err := d.Info()
 			if err != nil {

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"io"
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
@@ -50,7 +51,7 @@ func Bundle(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string, 
 		return nil, err
 	}
 	defer content.Close()
-	sources := []bundle.Source{{Name: bundle.RootArtefact, Size: a.root.Bytes, Content: content}}
+	sources := []bundle.Source{{Name: bundle.RootArtefact, Size: a.root.Bytes, Content: until{ctx, content}}}
 	r := &BundleResult{Bundle: o.File, Version: p.Version, Board: p.Board, Plain: a.root.Bytes}
 	for _, slot := range []string{"a", "b"} {
 		f, err := bootParts(ctx, b, p, a, slot)
@@ -63,7 +64,7 @@ func Bundle(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string, 
 		}
 		defer image.Close()
 		sources = append(sources, bundle.Source{
-			Name: bundle.BootArtefact(slot), Size: f.image.Bytes, Content: image, ChunkSize: bootChunk, Alike: slot == "b",
+			Name: bundle.BootArtefact(slot), Size: f.image.Bytes, Content: until{ctx, image}, ChunkSize: bootChunk, Alike: slot == "b",
 		})
 		if slot == "a" {
 			r.Plain += f.image.Bytes
@@ -93,4 +94,17 @@ func Bundle(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string, 
 	}
 	r.Bytes, r.Chunks = m.Size(), len(m.Chunks)
 	return r, nil
+}
+
+// until is content that cannot be read any more when the context is done.
+type until struct {
+	ctx     context.Context
+	content io.ReaderAt
+}
+
+func (u until) ReadAt(b []byte, offset int64) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.content.ReadAt(b, offset)
 }

@@ -67,7 +67,7 @@ func Build(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string) (
 		Image:    filepath.Join(dir, p.Name+".img"),
 		SBOM:     filepath.Join(dir, p.Name+".cdx.json"),
 		Manifest: filepath.Join(dir, p.Name+".manifest.json"),
-		Boot:     filepath.Join(dir, "boot"),
+		Boot:     filepath.Join(dir, "boot", p.Board),
 		Plan:     digest,
 		RootHash: root.RootHash,
 	}
@@ -75,18 +75,18 @@ func Build(ctx context.Context, b *artifact.Builder, p *plan.Plan, dir string) (
 	if err != nil {
 		return nil, err
 	}
-	if err := parts.writeDirect(r.Boot); err != nil {
-		return nil, err
-	}
 	disk, err := makeDisk(ctx, b, r.Image, p, key, root, parts)
 	if err != nil {
+		return nil, err
+	}
+	if err := parts.writeDirect(r.Boot); err != nil {
 		return nil, err
 	}
 	r.SHA256, r.Bytes, r.Content, r.Unchanged = disk.SHA256, disk.Bytes, disk.Content, disk.unchanged
 	if err := writeSBOM(ctx, b, r, p, programs); err != nil {
 		return nil, err
 	}
-	if err := writeManifest(r, p, programs, root, parts); err != nil {
+	if err := writeManifest(b, r, p, programs, root, parts); err != nil {
 		return nil, err
 	}
 	return r, nil

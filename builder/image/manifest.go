@@ -21,6 +21,8 @@ type Manifest struct {
 	SourceDate  int64  `json:"sourceDate"`
 	Kernel      string `json:"kernel"`
 	CommandLine string `json:"commandLine"`
+	// GoVersion is the version of the compiler, on which the programs' bytes depend.
+	GoVersion string `json:"goVersion"`
 	// Inputs are the packages, and the programs that were built from the repository.
 	Inputs []ManifestInput `json:"inputs"`
 	// Outputs are the files that the build made, by their base names, and the parts of the image.
@@ -59,10 +61,10 @@ type ManifestFile struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-func writeManifest(r *Result, p *plan.Plan, programs map[string]artifact.Content, root *artifact.Root, parts *bootFiles) error {
+func writeManifest(b *artifact.Builder, r *Result, p *plan.Plan, programs map[string]artifact.Content, root *artifact.Root, parts *bootFiles) error {
 	m := Manifest{
 		Name: p.Name, Version: p.Version, Board: p.Board, Profile: p.Profile, Plan: r.Plan,
-		SourceDate: p.SourceDate, Kernel: p.Kernel.Release, CommandLine: parts.commandLine, Root: root.Verity,
+		SourceDate: p.SourceDate, Kernel: p.Kernel.Release, CommandLine: parts.commandLine, GoVersion: b.GoVersion(), Root: root.Verity,
 	}
 	for _, k := range p.Packages {
 		m.Inputs = append(m.Inputs, ManifestInput{"package", k.Name, k.Version, k.Path, k.SHA256, k.Size})
@@ -82,12 +84,12 @@ func writeManifest(r *Result, p *plan.Plan, programs map[string]artifact.Content
 	for _, e := range root.Entries {
 		m.Files = append(m.Files, ManifestFile{Path: e.Path, Bytes: e.Content.Bytes, SHA256: e.Content.SHA256, Target: e.Target, Origin: e.Origin, Reason: e.Reason})
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetIndent("", " ")
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(m); err != nil {
 		return fmt.Errorf("cannot encode the manifest: %w", err)
 	}
-	return writeOutput(r.Manifest, b.Bytes())
+	return writeOutput(r.Manifest, text.Bytes())
 }

@@ -38,8 +38,8 @@ func (discard) Note(string)              {}
 func (discard) Add(int64)                {}
 func (discard) Done(error)               {}
 
-// Plain returns a Reporter that writes a line when a task ends, and one at every tenth part of a task that takes
-// longer than two seconds, with the time left.
+// Plain returns a Reporter that writes a line when a task ends. Of a task that takes longer than two seconds it also writes one at every
+// tenth part, with the time left, or if nobody knows how much there is to do one that says that it goes on.
 func Plain(w io.Writer) Reporter { return &plain{w: w} }
 
 type plain struct {
@@ -54,7 +54,11 @@ func (p *plain) Note(line string) {
 }
 
 func (p *plain) Start(what string, total int64) Task {
-	return &plainTask{p: p, what: what, total: total, begun: time.Now()}
+	t := &plainTask{p: p, what: what, total: total, begun: time.Now()}
+	if total == 0 {
+		t.long = time.AfterFunc(2*time.Second, func() { p.Note(what + ": begun") })
+	}
+	return t
 }
 
 type plainTask struct {
@@ -62,6 +66,7 @@ type plainTask struct {
 	what  string
 	total int64
 	begun time.Time
+	long  *time.Timer // says that it takes long; nil if there is a total
 
 	mu     sync.Mutex
 	done   int64
@@ -87,6 +92,9 @@ func (t *plainTask) Add(n int64) {
 }
 
 func (t *plainTask) Done(err error) {
+	if t.long != nil {
+		t.long.Stop()
+	}
 	t.mu.Lock()
 	line := fmt.Sprintf("%s: done in %s", t.what, time.Since(t.begun).Round(10*time.Millisecond))
 	if t.done > 0 {

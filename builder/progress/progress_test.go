@@ -25,12 +25,15 @@ func TestPlainSaysHowFarLongTasksAre(t *testing.T) {
 		unknown := r.Start("unknown", 0)
 		time.Sleep(3 * time.Second)
 		unknown.Done(nil)
+		r.Start("unknown and short", 0).Done(nil)
 		r.Start("bad", 10).Done(errors.New("x"))
 		r.Note("a line")
 		want := `short: 100 B in 0s
 long: 75.0 MiB of 100.0 MiB, about 1s left
 long: 100.0 MiB in 4s
+unknown: begun
 unknown: done in 3s
+unknown and short: done in 0s
 bad: failed
 a line
 `

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 )
 
@@ -31,20 +32,24 @@ func CopyDisk(image, destination string, size int64) (err error) {
 	if size%512 != 0 {
 		return fmt.Errorf("a disk cannot have %d bytes: its size is a multiple of 512", size)
 	}
-	out, err := os.OpenFile(destination, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if _, err := os.Lstat(destination); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, fmt.Errorf("%s: %w", destination, fs.ErrExist))
+	}
+	// What an interrupt leaves has another name, so that nobody boots half a disk.
+	partial := destination + ".partial"
+	out, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, out.Close())
 		if err != nil {
-			os.Remove(destination)
+			os.Remove(partial)
 		}
 	}()
-	if err := copySparse(out, in); err != nil {
+	if err := errors.Join(copySparse(out, in), out.Truncate(size), out.Close()); err != nil {
 		return err
 	}
-	return out.Truncate(size)
+	return os.Rename(partial, destination)
 }
 
 // copySparse copies what is not zero. Holes read as zeros at the speed of memory, so it needs no system call to find them.

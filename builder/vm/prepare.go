@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // PrepareFirmware gives a machine its own copy of the firmware's variables in folder, unless it has one there already from
@@ -24,7 +26,7 @@ func PrepareFirmware(architecture, folder string) (Firmware, error) {
 	if err != nil {
 		return Firmware{}, fmt.Errorf("cannot copy the firmware's variables: %w", err)
 	}
-	if err := os.WriteFile(own.Variables, b, 0o600); err != nil {
+	if err := renameio.WriteFile(own.Variables, b, 0o600); err != nil {
 		return Firmware{}, fmt.Errorf("cannot copy the firmware's variables: %w", err)
 	}
 	return own, nil

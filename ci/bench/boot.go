@@ -65,7 +65,7 @@ func (b *bench) bootImage(ctx context.Context, image, architecture string, direc
 		return nil, err
 	}
 	if direct {
-		c.Kernel, err = vm.ReadKernel(filepath.Join(filepath.Dir(image), "boot"))
+		c.Kernel, err = vm.ReadKernel(filepath.Join(filepath.Dir(image), "boot", strings.TrimSuffix(strings.TrimPrefix(filepath.Base(image), "skerry-"), ".img")))
 	} else {
 		c.Firmware, err = vm.PrepareFirmware(c.Architecture, folder)
 	}

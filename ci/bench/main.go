@@ -88,7 +88,7 @@ func run(ctx context.Context) error {
 	}
 
 	var why string
-	b.accelerator, why = vm.FindAccelerator(ctx, "amd64", b.build+"/boot/vmlinuz")
+	b.accelerator, why = vm.FindAccelerator(ctx, "amd64", b.build+"/boot/x86-64/vmlinuz")
 	if why != "" {
 		fmt.Fprintln(os.Stderr, "bench: software emulation:", why)
 	}

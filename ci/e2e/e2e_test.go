@@ -58,10 +58,10 @@ func TestMain(m *testing.M) {
 // kernelToProbe is that of the image in the build folder, or if there is none that of the first image which the tests of upgrades make:
 // those can be run without the other one.
 func kernelToProbe() (string, error) {
-	kernel := filepath.Join(*build, "boot", "vmlinuz")
+	kernel := filepath.Join(*build, "boot", "x86-64", "vmlinuz")
 	if _, err := os.Stat(kernel); !errors.Is(err, fs.ErrNotExist) {
 		return kernel, err
 	}
 	_, err := firstImage()
-	return releases("boot", "vmlinuz"), err
+	return releases("boot", "x86-64", "vmlinuz"), err
 }

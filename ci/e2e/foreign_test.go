@@ -34,7 +34,7 @@ func TestForeignNode(t *testing.T) {
 	// and the device says that it cannot be upgraded: it is not wholly well.
 	t.Run("rpi-armv7", func(t *testing.T) {
 		d := newForeign(t, "rpi-armv7", func(c *vm.Config, dir string) {
-			kernel, err := vm.ReadKernel(filepath.Join(dir, "boot"))
+			kernel, err := vm.ReadKernel(filepath.Join(dir, "boot", "rpi-armv7"))
 			must(t, err)
 			c.Architecture, c.Kernel = "arm", kernel
 		})

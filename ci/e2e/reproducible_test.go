@@ -50,8 +50,8 @@ func buildImage(t *testing.T, folder, profile, board, output string) {
 
 func sameOutputs(t *testing.T, first, second, board string) {
 	t.Helper()
-	name := "skerry-" + board
-	for _, file := range []string{name + ".img", name + ".cdx.json", name + ".manifest.json", "boot/vmlinuz", "boot/initrd", "boot/cmdline"} {
+	name, boot := "skerry-"+board, "boot/"+board
+	for _, file := range []string{name + ".img", name + ".cdx.json", name + ".manifest.json", boot + "/vmlinuz", boot + "/initrd", boot + "/cmdline"} {
 		one, other := digest(t, filepath.Join(first, file)), digest(t, filepath.Join(second, file))
 		if one != other {
 			t.Errorf("%s differs: %s and %s", file, one, other)

@@ -42,7 +42,7 @@ Devices are managed by whoever has a certificate of a context that their image c
 in api.clients of the profile. Without either it is the current context, which is made if there is none at all; a profile with
 release: true is then refused. With --no-remote the device API is not on the network.
 
-The same inputs, keys and contexts among them, give the same bytes on every machine. A build that fails or is interrupted leaves former outputs as
+The same inputs, keys and contexts among them, give the same bytes on every machine with the same version of Go. A build that fails or is interrupted leaves former outputs as
 they were. Neither root nor any tool but Go is needed.`,
 		Example: `  skerry build
   skerry build --config my-node.yaml

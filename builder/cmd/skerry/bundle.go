@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,7 +44,7 @@ func bundleCreateCommand() *cobra.Command {
 		Long: `Create builds what skerry build builds, and writes the bytes of a slot as one signed file, skerry-BOARD-VERSION.skb. The same
 inputs and the same key give the same bytes. docs/bundle-format.md describes the format.
 
-The bundle is signed with --key, else with the secret key whose text is in $` + "` + signingKeyVariable + `" + `, else with the development key if that is
+The bundle is signed with --key, else with the secret key whose text is in $` + signingKeyVariable + `, else with the development key if that is
 what the image trusts. The image that it carries trusts the keys that skerry build would put into it; --trust names others. It lets in whom an image of skerry
 build would, too: give the same --context or --no-remote.`,
 		Example: `  skerry bundle create --key fleet --trust ~/.config/skerry/keys/fleet.pub
@@ -54,7 +56,7 @@ build would, too: give the same --context or --no-remote.`,
 				in.profile = args[0]
 			}
 			// Before all else: a wrong passphrase is known at once.
-			s, err := signer(key, passphrase)
+			s, err := signer(cmd.Context(), key, passphrase)
 			if err != nil {
 				return err
 			}
@@ -70,7 +72,7 @@ build would, too: give the same --context or --no-remote.`,
 				return err
 			}
 			if s == nil {
-				if s, err = developmentSigner(p); err != nil {
+				if s, err = developmentSigner(cmd.Context(), p); err != nil {
 					return err
 				}
 			}
@@ -118,8 +120,8 @@ const signingKeyVariable = "SKERRY_SIGNING_KEY"
 
 // signer opens a signing key by its name in the user's store or by its file, or if none is named the key in the environment.
 // It returns nil if there is neither.
-func signer(key, passphraseFile string) (*keys.Signer, error) {
-	passphrase := func() (string, error) { return askPassphrase(passphraseFile, false) }
+func signer(ctx context.Context, key, passphraseFile string) (*keys.Signer, error) {
+	passphrase := func() (string, error) { return askPassphrase(ctx, passphraseFile, false) }
 	if key == "" {
 		text := os.Getenv(signingKeyVariable)
 		if text == "" {
@@ -128,29 +130,32 @@ func signer(key, passphraseFile string) (*keys.Signer, error) {
 		return keys.Parse("in $"+signingKeyVariable, []byte(text), passphrase)
 	}
 	file := key
-	if filepath.Base(key) == key && filepath.Ext(key) == "" {
+	if filepath.Base(key) == key {
 		store, err := keys.Default()
 		if err != nil {
 			return nil, err
 		}
 		k, err := store.Get(key)
-		if err != nil {
+		_, noFile := os.Stat(key)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && noFile == nil: // a file of the working directory
+		case err != nil:
 			return nil, err
-		}
-		if k.Secret == "" {
+		case k.Secret == "":
 			return nil, fmt.Errorf("cannot sign with key %s: its secret half is not in %s", key, store.Dir)
+		default:
+			file = k.Secret
 		}
-		file = k.Secret
 	}
 	return keys.Open(file, passphrase)
 }
 
 // developmentSigner is the development key, for an image that trusts it.
-func developmentSigner(p *plan.Plan) (*keys.Signer, error) {
+func developmentSigner(ctx context.Context, p *plan.Plan) (*keys.Signer, error) {
 	if !slices.ContainsFunc(p.Keys, func(k plan.TrustedKey) bool { return k.Development }) {
 		return nil, fmt.Errorf("cannot sign the bundle: no key is named; nothing was built; give --key NAME, a name that `skerry keys list` shows, or set %s", signingKeyVariable)
 	}
-	return signer(keys.Development, "")
+	return signer(ctx, keys.Development, "")
 }
 
 func readPublicKey(file string) (bundle.PublicKey, error) {

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,7 +61,7 @@ and how a device goes on from there after a power cut.`,
 			if err != nil {
 				return err
 			}
-			cache, err := in.cache(time.Unix(p.SourceDate, 0))
+			cache, err := in.cacheFor(p)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/skerryos/skerry/builder/keys"
+	"github.com/skerryos/skerry/builder/vm"
 )
 
 // passphraseVariable holds the passphrase of signing keys where nobody can type it.
@@ -44,11 +46,11 @@ func (n *newKey) register(c *cobra.Command) {
 }
 
 // make makes the key in the store.
-func (n *newKey) make(store keys.Store, name string) (keys.Key, error) {
+func (n *newKey) make(ctx context.Context, store keys.Store, name string) (keys.Key, error) {
 	passphrase := ""
 	if !n.plain {
 		var err error
-		if passphrase, err = askPassphrase(n.file, true); err != nil {
+		if passphrase, err = askPassphrase(ctx, n.file, true); err != nil {
 			return keys.Key{}, err
 		}
 	}
@@ -70,7 +72,7 @@ $` + passphraseVariable + ` or a file. A key is never replaced.`,
 			if err != nil {
 				return err
 			}
-			k, err := n.make(store, args[0])
+			k, err := n.make(cmd.Context(), store, args[0])
 			if err != nil {
 				return err
 			}
@@ -107,12 +109,12 @@ again. Devices change over when they commit to that bundle: until all have, keep
 			if old.Secret == "" {
 				return fmt.Errorf("cannot rotate key %s: its secret half is not in %s, and nothing else can sign the bundle that tells devices; no key was made", old.Name, store.Dir)
 			}
-			k, err := n.make(store, args[1])
+			k, err := n.make(cmd.Context(), store, args[1])
 			if err != nil {
 				return err
 			}
 			file := store.PublicFile(k.Name)
-			command := fmt.Sprintf("skerry bundle create --key %s --trust %s --add-key %s --retire-key %s", old.Name, file, file, old.ID)
+			command := vm.Shell([]string{"skerry", "bundle", "create", "--key", old.Name, "--trust", file, "--add-key", file, "--retire-key", old.ID})
 			if n.asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
 					Old     keys.Key `json:"old"`
@@ -171,7 +173,7 @@ func keysListCommand() *cobra.Command {
 }
 
 // askPassphrase takes the passphrase from a file, the environment, or a person, who types a new one twice.
-func askPassphrase(file string, fresh bool) (string, error) {
+func askPassphrase(ctx context.Context, file string, fresh bool) (string, error) {
 	if file != "" {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -187,25 +189,51 @@ func askPassphrase(file string, fresh bool) (string, error) {
 	if !term.IsTerminal(stdin) {
 		return "", fmt.Errorf("cannot ask for the passphrase: standard input is no terminal; set %s, or name a file with --passphrase-file", passphraseVariable)
 	}
-	word, err := typed(stdin, "Passphrase: ")
+	word, err := typed(ctx, stdin, "Passphrase: ")
 	if err != nil || !fresh {
 		return word, err
 	}
-	again, err := typed(stdin, "The same again: ")
+	again, err := typed(ctx, stdin, "The same again: ")
 	if err == nil && again != word {
 		err = errors.New("the two passphrases differ; nothing was made")
 	}
 	return word, err
 }
 
-func typed(terminal int, prompt string) (string, error) {
+func typed(ctx context.Context, terminal int, prompt string) (string, error) {
+	state, err := term.GetState(terminal)
+	if err != nil {
+		return "", fmt.Errorf("cannot ask for the passphrase: %w", err)
+	}
 	fmt.Fprint(os.Stderr, prompt)
-	word, err := term.ReadPassword(terminal)
+	word, err := answer(ctx, func() ([]byte, error) { return term.ReadPassword(terminal) })
 	fmt.Fprintln(os.Stderr)
+	if ctx.Err() != nil {
+		_ = term.Restore(terminal, state) // the terminal would go on hiding what is typed
+	}
 	if err != nil {
 		return "", fmt.Errorf("cannot read the passphrase: %w", err)
 	}
 	return usable(string(word))
+}
+
+// answer is what a person types, or an error as soon as ctx is done: what reads goes on until the process ends.
+func answer(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	type result struct {
+		text []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		text, err := read()
+		done <- result{text, err}
+	}()
+	select {
+	case r := <-done:
+		return r.text, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func usable(word string) (string, error) {

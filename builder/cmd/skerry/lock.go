@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -109,6 +110,9 @@ func updateLock(cmd *cobra.Command, in *inputs, root string, want fetch.Want) er
 	if err != nil {
 		return err
 	}
+	if err := notOlder(lock, old); err != nil {
+		return err
+	}
 	if err := lock.Write(file); err != nil {
 		return err
 	}
@@ -118,5 +122,28 @@ func updateLock(cmd *cobra.Command, in *inputs, root string, want fetch.Want) er
 		fmt.Fprintln(out, line)
 	}
 	fmt.Fprintf(out, "wrote skerry.lock: %d packages of %s as of %s\n", len(lock.Packages), lock.Archive.Suite, lock.Archive.Date)
+	return nil
+}
+
+// notOlder refuses a lock with an older state of a suite than the one before. The signature of an old state is as good as any, and Debian's
+// releases say of none until when it is valid.
+func notOlder(lock, before *profile.Lock) error {
+	dates := map[string]time.Time{}
+	for _, a := range append(slices.Clone(before.Further), before.Archive) {
+		if date, err := a.Time(); err == nil {
+			dates[a.Suite] = date
+		}
+	}
+	for _, a := range append(slices.Clone(lock.Further), lock.Archive) {
+		date, err := a.Time()
+		if err != nil {
+			return err
+		}
+		if known, ok := dates[a.Suite]; ok && date.Before(known) {
+			return fmt.Errorf("cannot renew the lock: the mirror has %s as of %s, and the lock has it as of %s; the lock is as it was; "+
+				"take another mirror (--mirror), or remove the lock if it is to become older",
+				a.Suite, date.Format(time.RFC3339), known.Format(time.RFC3339))
+		}
+	}
 	return nil
 }

@@ -6,7 +6,7 @@
 // user's cache folder ($XDG_CACHE_HOME/skerry).
 //
 // Signing keys and contexts, which are what a workstation proves itself with to devices, are kept in the user's configuration
-// folder ($XDG_CONFIG_HOME/skerry/keys and contexts).
+// folder ($XDG_CONFIG_HOME/skerry/keys and contexts; on macOS ~/Library/Application Support/skerry).
 //
 // Environment: SKERRY_MIRROR names a mirror of the Debian archive, SKERRY_SIGNING_KEY is the text of the secret key that bundles are
 // signed with, SKERRY_KEY_PASSPHRASE the passphrase of a signing key, SKERRY_CONTEXT names the context to use,
@@ -21,10 +21,13 @@ import (
 	"syscall"
 )
 
+// interrupts end a command: an interrupt from the keyboard, the end of a job, and that of the terminal.
+var interrupts = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
 func main() {
 	// A first interrupt ends the command cleanly: what was downloaded is kept, no output is left half-written. A second
 	// one ends it at once, because stop() brings the default back.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), interrupts...)
 	context.AfterFunc(ctx, stop)
 	if err := root().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "skerry:", err)

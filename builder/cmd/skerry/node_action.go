@@ -175,11 +175,11 @@ func confirm(cmd *cobra.Command, n *node.Client, what string) error {
 		return errors.New("cannot ask whether this is meant: the device has no host name yet; nothing was done; give --yes")
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), what+".\nType its host name, %s, to go on: ", n.Address(), state.Hostname)
-	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	line, err := answer(cmd.Context(), func() ([]byte, error) { return bufio.NewReader(os.Stdin).ReadBytes('\n') })
 	if err != nil {
 		return fmt.Errorf("cannot ask whether this is meant: %w; nothing was done", err)
 	}
-	if got := strings.TrimSpace(line); got != state.Hostname {
+	if got := strings.TrimSpace(string(line)); got != state.Hostname {
 		return fmt.Errorf("%q is not %q; nothing was done", got, state.Hostname)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ the terminal to its serial console. A board with U-Boot is emulated itself, if Q
 card reader, from U-Boot on. The Kubernetes API server and the device API are forwarded to ports of this host's loopback
 address; once there is a cluster, its administrator's kubeconfig is written to run/kubeconfig in the output folder.
 
-The machine gets a disk of its own, which is thrown away with it; with --keep it is run/disk.img, which the next run with
+The machine gets a disk of its own, which is thrown away with it; with --keep it is run/BOARD/disk.img, which the next run with
 --keep boots again. The fastest accelerator that really starts the image's kernel is used, software emulation otherwise.
 
 Keys in the terminal, each after Ctrl-A:
@@ -76,7 +77,7 @@ Keys in the terminal, each after Ctrl-A:
 	f.IntVar(&o.port, "port", 6443, "port of this host for the API server; another free one if it is taken")
 	f.StringVar(&o.accelerator, "accel", "auto", "accelerator: auto, kvm, hvf or tcg (software emulation)")
 	f.StringArrayVar(&o.append, "append", nil, "argument to add to the kernel's command line (repeatable)")
-	f.BoolVar(&o.keep, "keep", false, "keep the disk in run/disk.img, and boot it if it is there already")
+	f.BoolVar(&o.keep, "keep", false, "keep the disk in run/BOARD/disk.img, and boot it if it is there already")
 	f.BoolVar(&o.direct, "direct", false, "start the kernel directly, without firmware and boot loader")
 	f.BoolVar(&o.headless, "headless", false, "do not connect the terminal; the console goes to run/serial.log, an interrupt presses the power button")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print QEMU's command line instead of executing it")
@@ -97,38 +98,51 @@ func run(cmd *cobra.Command, root string, o runOptions) error {
 		return err
 	}
 	folder := filepath.Join(o.output, "run")
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return fmt.Errorf("cannot make the folder of the machine: %w", err)
-	}
-	config, err := o.machine(board, folder)
+	own := filepath.Join(folder, board.Name)
+	config, err := o.machine(board, own)
 	if err != nil {
 		return err
 	}
 	if config.Accelerator == "" && config.Board == nil {
-		kernel := filepath.Join(o.output, "boot", "vmlinuz")
-		accelerator, why := vm.FindAccelerator(ctx, config.Architecture, kernel)
+		accelerator, why := vm.FindAccelerator(ctx, config.Architecture, filepath.Join(o.boot(board), "vmlinuz"))
 		config.Accelerator = accelerator
 		if why != "" {
 			fmt.Fprintf(cmd.ErrOrStderr(), "skerry: software emulation, which is slow: a node takes minutes to be ready (%s)\n", why)
 		}
 	}
 	if o.dryRun {
-		config.Sockets = filepath.Join("/tmp", "skerry-vm")
-		line, err := config.Command()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(cmd.OutOrStdout(), vm.Shell(line))
-		// Not with the command line, which is for a shell.
-		fmt.Fprintf(cmd.ErrOrStderr(), "skerry: once it runs: skerry node status -n %s\n", deviceAddress(config))
-		return nil
+		return printCommand(cmd, config)
 	}
-	remove, err := o.materialize(&config, board, folder)
+	if err := os.MkdirAll(own, 0o755); err != nil {
+		return fmt.Errorf("cannot make the folder of the machine: %w", err)
+	}
+	remove, err := o.materialize(&config, board, own)
 	if err != nil {
 		return err
 	}
 	defer remove()
 	return session(ctx, cmd, config, folder, o.headless)
+}
+
+// printCommand prints QEMU's command line, and apart from it, because it is for a shell, what it takes for granted.
+func printCommand(cmd *cobra.Command, config vm.Config) error {
+	config.Sockets = filepath.Join("/tmp", "skerry-vm")
+	line, err := config.Command()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), vm.Shell(line))
+	made := []string{config.Disk}
+	switch {
+	case config.Board != nil:
+		made = append(made, config.Board.Loader, config.Board.DeviceTree)
+	case config.Kernel == nil:
+		made = append(made, config.Firmware.Variables)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "skerry: what a run makes of image and firmware before, and a dry run does not: %s, and the folder %s\n",
+		strings.Join(made, ", "), config.Sockets)
+	fmt.Fprintf(cmd.ErrOrStderr(), "skerry: once it runs: skerry node status -n %s\n", deviceAddress(config))
+	return nil
 }
 
 // machine is the configuration of the virtual machine, without an accelerator if one is to be found. It changes nothing.
@@ -163,12 +177,15 @@ func (o *runOptions) machine(board *profile.Board, folder string) (vm.Config, er
 		}
 	}
 	c.Forwards = []vm.Forward{{Host: port, Guest: apiServerPort}, {Host: devicePort, Guest: v1.Port}}
+	if !o.keep {
+		folder = filepath.Join(folder, "temporary") // a kept disk is not named, not even by a dry run
+	}
 	c.Disk = filepath.Join(folder, "disk.img")
 	if c.Program, err = vm.FindProgram(c.Architecture); err != nil {
 		return c, err
 	}
 	if o.direct {
-		if c.Kernel, err = vm.ReadKernel(filepath.Join(o.output, "boot")); err != nil {
+		if c.Kernel, err = vm.ReadKernel(o.boot(board)); err != nil {
 			return c, err
 		}
 		if console := "console=" + vm.SerialLine(c.Architecture); !strings.Contains(c.Kernel.CommandLine, console) {
@@ -259,6 +276,11 @@ func (o *runOptions) image(board *profile.Board) string {
 	return filepath.Join(o.output, "skerry-"+board.Name+".img")
 }
 
+// boot is the folder with the board's kernel.
+func (o *runOptions) boot(board *profile.Board) string {
+	return filepath.Join(o.output, "boot", board.Name)
+}
+
 // checkDisk returns the size of a new disk in bytes, after making sure that there is an image and that it fits.
 func (o *runOptions) checkDisk(board *profile.Board) (int64, error) {
 	if _, err := os.Stat(o.image(board)); err != nil {
@@ -318,8 +340,13 @@ func session(ctx context.Context, cmd *cobra.Command, config vm.Config, folder s
 	select {
 	case <-m.Ended():
 	case <-ctx.Done():
+		again, stop := signal.NotifyContext(context.Background(), interrupts...)
+		defer stop()
 		say("pressing the power button; interrupt again to pull the plug")
-		if err := shutDown(m); err != nil {
+		err := shutDown(again, m)
+		if again.Err() != nil {
+			m.Kill()
+		} else if err != nil {
 			return err
 		}
 	}
@@ -327,8 +354,8 @@ func session(ctx context.Context, cmd *cobra.Command, config vm.Config, folder s
 }
 
 // shutDown presses the power button and waits, for as long as a busy machine may take.
-func shutDown(m *vm.VM) error {
-	ctx, cancel := context.WithTimeout(context.Background(), m.Config.Accelerator.Patience(30*time.Second))
+func shutDown(ctx context.Context, m *vm.VM) error {
+	ctx, cancel := context.WithTimeout(ctx, m.Config.Accelerator.Patience(30*time.Second))
 	defer cancel()
 	if err := m.PowerButton(ctx); err != nil && !errors.Is(err, vm.ErrPowerOff) {
 		return err
