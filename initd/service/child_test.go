@@ -313,12 +313,22 @@ type bench struct {
 	mu      sync.Mutex
 	history []string        // "unit state", without repetitions
 	output  strings.Builder // of all units
+	traces  strings.Builder // of those that hung
 }
 
 func (b *bench) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.output.Write(p)
+}
+
+// traces is where the traces of processes that hung go to.
+type traces struct{ *bench }
+
+func (t traces) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.traces.Write(p)
 }
 
 // start parses units from the lines of [Service] that matter; "After=" and its kind go to [Unit].
@@ -356,7 +366,13 @@ func start(t *testing.T, groups func(*reaper) Groups, units map[string]string) *
 	}
 	t.Cleanup(func() { os.RemoveAll(b.dir) })
 	b.Supervisor, err = New(parsed, Options{
-		Spawner: nil, Output: func(string) io.Writer { return b }, NotifyDir: b.dir, Environ: os.Environ(), Logger: testLogger(t),
+		NotifyDir: b.dir, Environ: os.Environ(), Logger: testLogger(t),
+		Output: func(unit string) io.Writer {
+			if strings.HasSuffix(unit, traceSuffix) {
+				return traces{b}
+			}
+			return b
+		},
 		Changed: func(s Status) {
 			b.mu.Lock()
 			defer b.mu.Unlock()

@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"syscall"
@@ -10,6 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// traceSuffix is added to the name of a unit for the log with the trace of a process that hung.
+const traceSuffix = "-trace"
 
 const (
 	// abortWait is how long a process that hangs gets to write a trace of itself after SIGABRT.
@@ -39,6 +43,10 @@ func (u *Unit) blocked() (result, bool) {
 	}{{u.Conditions, endedWell}, {u.Asserts, endedWithCode}} {
 		for _, p := range list.paths {
 			_, err := os.Lstat(p.Path)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+				// Nobody knows, so it is tried again as after a failure: the disk may come back.
+				return result{ending: endedWithCode, reason: fmt.Sprintf("not started, because nobody can tell whether %s exists: %v", p.Path, err)}, true
+			}
 			if exists := err == nil; exists == p.Absent {
 				verb := "does not exist"
 				if exists {
@@ -63,6 +71,7 @@ type process struct {
 	exited <-chan syscall.WaitStatus // of the process that was started
 	gone   <-chan struct{}           // of a main process that the unit named itself; nil while there is none
 	over   chan struct{}             // closed when this incarnation has come to its end
+	output *output
 	ready  bool
 }
 
@@ -201,6 +210,8 @@ func (p *process) ended(status syscall.WaitStatus) result {
 // hung ends a process that does not work any more. SIGABRT lets it write where it stands: Go programs print all goroutines.
 func (p *process) hung(reason string) result {
 	p.runner.log().Error("unit hangs and is ended", "reason", reason)
+	// A trace can be longer than a log, and what the service wrote before tells why it hangs.
+	p.output.to(p.runner.supervisor.options.Output(p.runner.unit.Name + traceSuffix))
 	p.terminate(syscall.SIGABRT, abortWait)
 	return result{ending: endedByDog, reason: reason}
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -60,10 +61,12 @@ func (r *runner) spawn() (*process, error) {
 		return nil, fmt.Errorf("cannot start %s: %w", args[0], err)
 	}
 	p.main = direct{cmd.Process}
+	p.output = &output{}
+	p.output.to(options.Output(u.Name))
 	go func() {
 		defer read.Close()
 		// It ends when the last process that holds the other end does, which with KillMode=process can be long after the unit.
-		if _, err := io.Copy(options.Output(u.Name), read); err != nil {
+		if _, err := io.Copy(p.output, read); err != nil {
 			r.log().Error("cannot keep the output of the unit", "error", err)
 			_, _ = io.Copy(io.Discard, read) // a full pipe would block the service
 		}
@@ -76,6 +79,13 @@ func (r *runner) spawn() (*process, error) {
 	}
 	return p, nil
 }
+
+// output is where a process writes to, which can change.
+type output struct{ w atomic.Pointer[io.Writer] }
+
+func (o *output) to(w io.Writer) { o.w.Store(&w) }
+
+func (o *output) Write(b []byte) (int, error) { return (*o.w.Load()).Write(b) }
 
 // listen makes the unit's notification socket on its first start; it lives as long as the supervisor does.
 func (r *runner) listen() error {

@@ -112,6 +112,16 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// A disk that answers with an error may come back; a unit that was "done" would never be looked at again.
+func TestConditionThatNobodyKnows(t *testing.T) {
+	path := "/" + strings.Repeat("x", 256)
+	b := start(t, onSessions, map[string]string{"thing": "ConditionPathExists=" + path + "\nRestart=always\nRestartSec=1h\nEnvironment=CHILD=mute"})
+	s := b.awaitState("thing", Restarting)
+	if want := "not started, because nobody can tell whether " + path + " exists: lstat " + path + ": file name too long"; s.Reason != want {
+		t.Errorf("got %q, want %q", s.Reason, want)
+	}
+}
+
 func TestCrashedServiceComesBack(t *testing.T) {
 	onBoth(t, func(t *testing.T, groups func(*reaper) Groups) {
 		b := start(t, groups, map[string]string{
@@ -204,8 +214,8 @@ func TestServiceThatHangs(t *testing.T) {
 		// SIGABRT makes a Go program say where it hangs: that is what the signal is for.
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if !strings.Contains(b.output.String(), "SIGABRT: abort") {
-			t.Errorf("no trace in the output: %q", b.output.String())
+		if !strings.Contains(b.traces.String(), "SIGABRT: abort") || strings.Contains(b.output.String(), "SIGABRT") {
+			t.Errorf("the trace is not apart from the output: it is %q, the output %q", b.traces.String(), b.output.String())
 		}
 	})
 }

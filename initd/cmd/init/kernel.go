@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/skerryos/skerry/initd/machine"
 )
@@ -16,23 +17,43 @@ import (
 var kernelReports = []struct{ contains, means string }{
 	{" is corrupted", "the root file system is damaged, and the kernel refuses the damaged part; upgrade or write the image anew"},
 	{"EXT4-fs error", "the data file system is damaged; it is repaired on the next boot"},
+	{remountedReadOnly, "a file system can only be read any more; if it is that of the data, the machine restarts to repair it, after half an hour at the earliest"},
 	{"I/O error, dev", "a disk fails to read or write; replace it soon"},
 	{"Out of memory: Killed process", "memory ran out and the kernel ended a process"},
 }
 
-// watchKernel turns what the kernel logs into problems that are shown.
-func (r *root) watchKernel(ctx context.Context) {
+const (
+	// remountedReadOnly is what ext4 says when it gives up writing (errors=remount-ro).
+	remountedReadOnly = ": Remounting filesystem read-only"
+	// repairUptime is how long the machine is on before it restarts for that. A disk that fails soon after each boot does not keep it from
+	// being looked at.
+	repairUptime = 30 * time.Minute
+)
+
+// dataIsReadOnly says whether a line of the kernel is about the data file system: no other one on the disk is ext4.
+func dataIsReadOnly(line, disk string) bool {
+	return strings.Contains(line, "EXT4-fs ("+filepath.Base(disk)) && strings.Contains(line, remountedReadOnly)
+}
+
+// watchKernel turns what the kernel logs into problems that are shown. It calls repair when only a restart can help, once and as soon as
+// the machine may restart for it.
+func (r *root) watchKernel(ctx context.Context, repair func()) {
 	lines, err := machine.KernelLog(ctx, true)
 	if err != nil {
 		r.problem(err.Error())
 		return
 	}
-	seen := map[string]bool{}
+	seen, repairing := map[string]bool{}, false
 	kept, own := r.journal.Writer("kernel"), r.journal.Writer("init")
 	for line := range lines {
 		_, _ = kept.Write([]byte(line + "\n")) // memory that has run out is reported by others
 		if text, ok := strings.CutPrefix(line, kernelLogPrefix); ok {
 			_, _ = own.Write([]byte(text + "\n"))
+		}
+		if !repairing && dataIsReadOnly(line, r.disk.Path) {
+			repairing = true
+			timer := time.AfterFunc(repairUptime-machine.Uptime(), repair)
+			defer timer.Stop()
 		}
 		for _, k := range kernelReports {
 			if strings.Contains(line, k.contains) && !seen[k.contains] {

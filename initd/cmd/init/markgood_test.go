@@ -132,6 +132,29 @@ func TestMarkGoodLater(t *testing.T) {
 	}
 }
 
+// What was said of a slot that was good before is taken back, too, however many lines it had.
+func TestHealthyLater(t *testing.T) {
+	for _, c := range []struct {
+		wait error
+		want string
+	}{
+		{nil, "[]"},
+		{errors.New("services failed"), "[healthy: not ready; after 15m]"},
+	} {
+		d := updatetest.NewDevice("1")
+		if err := d.PowerOn(); err != nil {
+			t.Fatal(err)
+		}
+		r := processOne(t, d)
+		text := stepProblem("healthy", errors.New("not ready\nafter 15m"))
+		r.problem(text)
+		r.healthyLater(t.Context(), func(context.Context) error { return c.wait }, text)
+		if got := fmt.Sprint(r.state.now.Problems); got != c.want {
+			t.Errorf("problems are %s, want %s", got, c.want)
+		}
+	}
+}
+
 // Only what has come to an end is reported; a node that was drained for nothing takes pods again.
 func TestReportOf(t *testing.T) {
 	for _, c := range []struct {

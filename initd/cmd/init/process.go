@@ -110,7 +110,8 @@ func (p *process) runRoot(ctx context.Context) error {
 		r.awaitBoot(finished)
 		stop()
 	}
-	go r.watchKernel(booting)
+	repair := make(chan struct{}, 1)
+	go r.watchKernel(booting, func() { repair <- struct{}{} })
 	buttons := make(chan struct{}, 1)
 	go func() {
 		if err := machine.PowerButton(booting); err == nil {
@@ -131,6 +132,9 @@ func (p *process) runRoot(ctx context.Context) error {
 			end(func() { r.shutdown(s == unix.SIGUSR2 || s == powerSignal) })
 		case <-buttons:
 			end(func() { r.shutdown(true) })
+		case <-repair:
+			p.logf("restarting, because the data file system can only be read, and is repaired by a boot")
+			end(func() { r.shutdown(false) })
 		case <-p.pulse:
 		}
 	}

@@ -112,6 +112,9 @@ func (r *root) markGood(ctx context.Context) error {
 	mine, err := r.slots.Status(r.cmdline.slot)
 	if err == nil && mine.Good {
 		r.committed(ctx) // somebody has committed it without waiting, or all but the note of it was done
+		if s := r.supervisor(); s != nil && r.unhealthy != nil {
+			go r.healthyLater(ctx, s.WaitUp, stepProblem("healthy", r.unhealthy))
+		}
 		return nil
 	}
 	var other slot.Status
@@ -151,6 +154,13 @@ func (r *root) markGoodLater(ctx context.Context, wait func(context.Context) err
 	r.committed(ctx)
 	for _, p := range problems {
 		r.state.solved(p)
+	}
+}
+
+// healthyLater is that for a slot that was good before.
+func (r *root) healthyLater(ctx context.Context, wait func(context.Context) error, problem string) {
+	if wait(ctx) == nil {
+		r.state.solved(problem)
 	}
 }
 

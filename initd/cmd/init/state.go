@@ -139,7 +139,7 @@ func (s *state) checks(results []health.Result) {
 
 // problem adds what a person should know, once, on a line of its own.
 func (s *state) problem(text string) {
-	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	text = oneLine(text)
 	s.console.log("problem: " + text)
 	s.change(func(n *v1.State) {
 		if !slices.Contains(n.Problems, text) {
@@ -150,12 +150,17 @@ func (s *state) problem(text string) {
 
 // solved takes a problem back that is none any more. What is not known changes nothing.
 func (s *state) solved(text string) {
+	text = oneLine(text)
 	s.change(func(n *v1.State) {
 		if i := slices.Index(n.Problems, text); i >= 0 {
 			n.Problems = slices.Delete(n.Problems, i, i+1)
 			s.console.log("solved: " + text)
 		}
 	})
+}
+
+func oneLine(text string) string {
+	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 }
 
 func (s *state) unit(u service.Status) {
