@@ -60,8 +60,8 @@ const (
 	firstWait   = time.Second
 	longestWait = 64 * time.Second
 	leastRetry  = time.Minute
-	// patience is how many attempts (7 seconds in all) go unanswered before a link-local address is used: some servers
-	// look for a user of the address for 3 seconds before they offer it.
+	// patience is how many attempts (7 seconds in all) go unanswered before a link-local address is used, or a held lease
+	// is not all that is asked about: some servers look for a user of the address for 3 seconds before they offer it.
 	patience = 3
 )
 
@@ -90,21 +90,47 @@ func (k *keeper) run(ctx context.Context, held *Lease) {
 	}
 }
 
-// confirm is the state INIT-REBOOT. Without an answer the lease is used for the rest of its time (RFC 2131, 3.2).
+// confirm is the state INIT-REBOOT. It returns a lease, or nil when the held one was lost or ctx is done. Until there is an
+// answer the held lease is used for the rest of its time (RFC 2131, 3.2), but asked about: a server may be back later than
+// the link. One that never heard of the lease says nothing to that (4.3.2), so that it is asked for a lease of its own, too.
 func (k *keeper) confirm(ctx context.Context, held *Lease) *Lease {
-	for wait := firstWait; wait <= 2*firstWait; wait *= 2 {
-		lease, err := try(ctx, wait, held, k.Confirm)
+	wait := firstWait
+	for attempt := 1; ctx.Err() == nil; attempt++ {
+		began, length := time.Now(), wait
+		if held.Expire > 0 {
+			left := held.Expire - time.Since(held.Acquired)
+			if left <= 0 {
+				k.lost(held)
+				return nil
+			}
+			length = min(wait, left)
+		}
+		about := attempt < patience || attempt%2 == 0
+		ask := k.Acquire
+		if about {
+			ask = func(ctx context.Context) (*Lease, error) { return k.Confirm(ctx, held) }
+		}
+		lease, err := within(ctx, length, ask)
 		if err == nil {
 			k.report(lease)
 			return lease
 		}
-		if errors.Is(err, errRefused) {
+		// Who has no other lease for us has not said that this one is bad.
+		if about && errors.Is(err, errRefused) {
 			slog.Info("the address is not good here", "link", k.name, "address", held.Address)
 			k.report(nil)
 			return nil
 		}
+		if attempt == patience && ctx.Err() == nil {
+			slog.Warn("no DHCP server answers; using the address from before and asking on", "link", k.name, "address", held.Address, "reason", err)
+		}
+		// An attempt that failed at once must not be repeated at once: DHCPv6 fails until the check for duplicates is over.
+		if !sleep(ctx, length-time.Since(began)) {
+			return nil
+		}
+		wait = min(2*wait, longestWait)
 	}
-	return held
+	return nil
 }
 
 // acquire is the states INIT, SELECTING and REQUESTING. It returns a lease, or nil when ctx is done.
@@ -170,9 +196,14 @@ func (k *keeper) keep(ctx context.Context, l *Lease) *Lease {
 			}
 		}
 	}
+	k.lost(l)
+	return nil
+}
+
+// lost says that a lease is over.
+func (k *keeper) lost(l *Lease) {
 	slog.Warn("the lease of the address ended", "link", k.name, "address", l.Address)
 	k.report(nil)
-	return nil
 }
 
 // within makes one attempt that ends after about the time wait. The length varies (RFC 2131, 4.1), so that a rack of machines that were

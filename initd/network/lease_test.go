@@ -65,13 +65,15 @@ func (s *fakeServer) Rebind(ctx context.Context, _ *Lease) (*Lease, error) {
 // follows from a schedule does not.
 func TestKeeper(t *testing.T) {
 	for _, c := range []struct {
-		name   string
-		script map[string][]string
-		fails  error
-		held   string
-		local  bool // a link-local address is to be had
-		during time.Duration
-		want   string
+		name    string
+		script  map[string][]string
+		fails   error
+		held    string
+		age     time.Duration // of the held lease, which lasts an hour
+		forever bool          // it does not end
+		local   bool          // a link-local address is to be had
+		during  time.Duration
+		want    string
 	}{
 		{
 			name:   "a lease is renewed at half of its time",
@@ -136,8 +138,57 @@ func TestKeeper(t *testing.T) {
 		{
 			name:   "the cable comes back but the server does not: the lease is used to its end",
 			held:   "10.0.0.5/24",
-			during: 1801 * time.Second,
-			want:   "0 confirm\n0 confirm\n1800 renew\n",
+			age:    59*time.Minute + 10*time.Second,
+			during: 52 * time.Second,
+			want:   "0 confirm\n1 confirm\n3 acquire\n7 confirm\n15 acquire\n31 confirm\n50 = nothing\n50 acquire\n51 acquire\n",
+		},
+		{
+			name:   "the lease ended while there was no cable",
+			held:   "10.0.0.5/24",
+			age:    2 * time.Hour,
+			script: map[string][]string{"acquire": {"10.0.0.5/24"}},
+			during: time.Minute,
+			want:   "0 = nothing\n0 acquire\n0 = 10.0.0.5/24\n",
+		},
+		{
+			name:   "the cable comes back, and the server later",
+			held:   "10.0.0.5/24",
+			script: map[string][]string{"confirm": {"silence", "silence", "silence", "silence", "10.0.0.5/24"}},
+			during: 10 * time.Minute,
+			want:   "0 confirm\n1 confirm\n3 acquire\n7 confirm\n15 acquire\n31 confirm\n63 acquire\n127 confirm\n127 = 10.0.0.5/24\n",
+		},
+		{
+			name:   "the cable leads to another network, whose server is late",
+			held:   "10.0.0.5/24",
+			script: map[string][]string{"confirm": {"silence", "silence", "silence", "nak"}, "acquire": {"silence", "silence", "192.168.1.5/24"}},
+			during: 10 * time.Minute,
+			want: "0 confirm\n1 confirm\n3 acquire\n7 confirm\n15 acquire\n31 confirm\n31 = nothing\n" +
+				"31 acquire\n31 = 192.168.1.5/24\n",
+		},
+		{
+			// RFC 2131, 4.3.2: a server that has no record of the client is silent.
+			name:    "another router, which does not know the lease; it would never end",
+			held:    "10.0.0.5/24",
+			forever: true,
+			script:  map[string][]string{"acquire": {"silence", "silence", "192.168.1.5/24"}},
+			during:  10 * time.Minute,
+			want:    "0 confirm\n1 confirm\n3 acquire\n7 confirm\n15 acquire\n31 confirm\n63 acquire\n63 = 192.168.1.5/24\n",
+		},
+		{
+			name:    "a server that has no other address says nothing of the one that is held",
+			held:    "10.0.0.5/24",
+			forever: true,
+			script:  map[string][]string{"acquire": {"always nak"}},
+			during:  320 * time.Second,
+			want: "0 confirm\n1 confirm\n3 acquire\n7 confirm\n15 acquire\n31 confirm\n63 acquire\n127 confirm\n191 acquire\n" +
+				"255 confirm\n319 acquire\n",
+		},
+		{
+			name:   "questions about a lease that fail at once are not asked in a loop",
+			held:   "10.0.0.5/24",
+			fails:  errors.New("cannot assign requested address"),
+			during: 10 * time.Second,
+			want:   "0 confirm\n1 confirm\n3 acquire\n7 confirm\n",
 		},
 		{
 			name:   "a link-local address is not confirmed",
@@ -171,8 +222,10 @@ func TestKeeper(t *testing.T) {
 				}
 				var held *Lease
 				if c.held != "" {
-					held = &Lease{Source: DHCP, Address: netip.MustParsePrefix(c.held), Acquired: began}
-					held.setTimes(0, 0, time.Hour)
+					held = &Lease{Source: DHCP, Address: netip.MustParsePrefix(c.held), Acquired: began.Add(-c.age)}
+					if !c.forever {
+						held.setTimes(0, 0, time.Hour)
+					}
 					if held.Address.Addr().IsLinkLocalUnicast() {
 						held.Source = LinkLocal
 					}

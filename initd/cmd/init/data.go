@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"time"
@@ -65,21 +68,30 @@ func (r *root) data(ctx context.Context) error {
 // dataDirs are the folders that are always there.
 func dataDirs(top string) []string { return []string{top + "/lib", top + "/log", top + "/tmp"} }
 
-// The data file system has blocks of this size, in bytes; the first copy of its superblock is in this block (mke2fs(8)).
+// The data file system has blocks of this size, in bytes, however small its partition is; the first copy of its superblock
+// is in this block (mke2fs(8)).
 const (
 	blockSize        = 4096
 	backupSuperblock = 32768
 )
 
+// ext4Magic is at magicOffset in each superblock, with which the block of a copy begins (the kernel's
+// Documentation/filesystems/ext4/super.rst).
+const (
+	ext4Magic   = 0xef53
+	magicOffset = 0x38
+)
+
 // makeFilesystem makes the file system on a partition that never had one. A file system whose first block is damaged has
-// copies of it further on, and is left for e2fsck to repair.
+// copies of it further on, and is left for e2fsck to repair. What e2fsck thinks of such a copy does not count: it may fail
+// for many reasons, and mke2fs would then delete what could be repaired.
 func (r *root) makeFilesystem(ctx context.Context, device string) error {
 	size, _, err := machine.Filesystem(device)
 	if err != nil || size > 0 {
 		return err
 	}
-	if _, status, err := r.reaper.Output(ctx, "/usr/sbin/e2fsck", "-n", "-b", strconv.Itoa(backupSuperblock), "-B", strconv.Itoa(blockSize), device); err == nil && status&8 == 0 {
-		return nil
+	if spare, err := hasSpareSuperblock(device); err != nil || spare {
+		return err
 	}
 	r.logf("making the data file system on %s", device)
 	options := "lazy_itable_init=1,lazy_journal_init=1"
@@ -97,13 +109,36 @@ func (r *root) makeFilesystem(ctx context.Context, device string) error {
 	return nil
 }
 
+// hasSpareSuperblock looks for the first copy of the superblock. A partition that ends before it has none.
+func hasSpareSuperblock(device string) (bool, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return isSuperblock(f, backupSuperblock*blockSize)
+}
+
+func isSuperblock(r io.ReaderAt, at int64) (bool, error) {
+	magic := make([]byte, 2)
+	_, err := r.ReadAt(magic, at+magicOffset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("cannot look for a copy of the superblock; nothing was changed: %w", err)
+	}
+	return binary.LittleEndian.Uint16(magic) == ext4Magic, nil
+}
+
 // checkFilesystem repairs what can be repaired (e2fsck(8): status 0 clean, 1 repaired, 2 repaired and reboot wanted, 4 not
-// repaired). It is quick on a file system that was unmounted, and replays the journal on one that was not.
+// repaired, 8 failed). It is quick on a file system that was unmounted, and replays the journal on one that was not. Only
+// the second try reads the copies of a superblock that is damaged: the first, which asks for nothing, fails on it.
 func (r *root) checkFilesystem(ctx context.Context, device string) error {
 	out, status, err := r.reaper.Output(ctx, "/usr/sbin/e2fsck", "-p", device)
-	if err == nil && status&4 != 0 {
-		r.problem("the data file system was damaged and has been repaired; files in /var/lost+found may have been lost from their places")
+	if err == nil && status > 3 {
+		r.logf("the data file system is damaged; repairing it: %s", trimmed(out))
 		out, status, err = r.reaper.Output(ctx, "/usr/sbin/e2fsck", "-f", "-y", device)
+		if err == nil && status <= 3 {
+			r.problem("the data file system was damaged and has been repaired; files in /var/lost+found may have been lost from their places")
+		}
 	}
 	if err == nil && status > 3 {
 		err = fmt.Errorf("e2fsck ended with status %d: %s", status, trimmed(out))

@@ -31,7 +31,7 @@ const (
 func (r *root) ownChecks() []health.Check {
 	return []health.Check{
 		{Name: "services", Run: func(context.Context) error { return r.servicesReady() }},
-		{Name: "clock", Run: func(context.Context) error { return clockSane("/usr/lib/skerry/build-time") }},
+		{Name: "clock", Run: func(context.Context) error { return clockSane(buildTimeFile) }},
 		{Name: "keys", Run: func(context.Context) error { return r.upgradable() }},
 		{Name: "device-api", Run: apiReachable},
 	}

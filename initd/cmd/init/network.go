@@ -149,14 +149,31 @@ func awaitLink(ctx context.Context, link string) error {
 	}
 }
 
-// newClock prepares what keeps the clock; startTime lets it run.
+// newClock prepares what keeps the clock; startTime lets it run. Without a time of the build, about which the step clock has
+// complained, any time is believed.
 func (r *root) newClock() {
-	servers := slices.Concat(r.config.Config.NTP.Servers, r.config.Config.NTP.Pools)
-	r.clock = timesync.New(timesync.Options{
-		Servers: servers, Default: defaultServers, Floor: time.Now(),
+	built, _ := readTime(buildTimeFile)
+	r.clock = timesync.New(clockOptions(r.config.Config.NTP, built, r.state.synced, func() {
+		if err := r.saveClock(); err != nil {
+			r.problem("cannot write down the time: " + err.Error())
+		}
+	}))
+}
+
+// clockOptions take only the build for certain. Where the clock stands now comes from a clock chip, which may have the local
+// time or be years ahead, or from what was written down last, which a server may have said that was wrong. When the clock has
+// been set back that is written down at once, or it would be ahead again after a power cut.
+func clockOptions(c config.NTP, built time.Time, synced, save func()) timesync.Options {
+	return timesync.Options{
+		Servers: slices.Concat(c.Servers, c.Pools), Default: defaultServers, Floor: built,
 		Step: machine.SetClock, Slew: machine.SlewClock,
-		Synced: func(timesync.Result) { r.state.synced() },
-	})
+		Synced: func(result timesync.Result) {
+			synced()
+			if result.Stepped && result.Offset < 0 {
+				save()
+			}
+		},
+	}
 }
 
 func (r *root) startTime(ctx context.Context) error {

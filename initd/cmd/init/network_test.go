@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skerryos/skerry/initd/config"
+	"github.com/skerryos/skerry/initd/network/timesync"
 )
 
 func TestConfigured(t *testing.T) {
@@ -75,5 +77,31 @@ func TestAwaitLink(t *testing.T) {
 	cancel()
 	if err := awaitLink(ctx, "nolink0"); !errors.Is(err, context.Canceled) {
 		t.Errorf("a link that never comes: %v", err)
+	}
+}
+
+// The clock at the start is no floor, or one that is ahead would stay ahead; and what a server has put right stays right.
+func TestClockOptions(t *testing.T) {
+	built := time.Now().Add(-48 * time.Hour)
+	var told []string
+	o := clockOptions(config.NTP{Servers: []string{"a"}, Pools: []string{"b"}}, built,
+		func() { told = append(told, "synced") }, func() { told = append(told, "saved") })
+	if !o.Floor.Equal(built) || fmt.Sprint(o.Servers) != "[a b]" {
+		t.Errorf("floor %v, servers %v", o.Floor, o.Servers)
+	}
+	for _, c := range []struct {
+		name   string
+		result timesync.Result
+		want   string
+	}{
+		{"slewed", timesync.Result{Offset: 100 * time.Millisecond}, "[synced]"},
+		{"slewed back", timesync.Result{Offset: -100 * time.Millisecond}, "[synced]"},
+		{"set", timesync.Result{Offset: time.Hour, Stepped: true}, "[synced]"},
+		{"set back", timesync.Result{Offset: -time.Hour, Stepped: true}, "[synced saved]"},
+	} {
+		told = nil
+		if o.Synced(c.result); fmt.Sprint(told) != c.want {
+			t.Errorf("%s: %v, want %s", c.name, told, c.want)
+		}
 	}
 }

@@ -33,6 +33,7 @@ const (
 	stateDir      = "/var/lib/skerry/machine"
 	machineIDFile = stateDir + "/machine-id"
 	clockFile     = stateDir + "/clock"
+	buildTimeFile = "/usr/lib/skerry/build-time"
 	dataSizeFile  = "/usr/lib/skerry/minimum-data-bytes"
 )
 
@@ -52,6 +53,8 @@ type root struct {
 	crashed   bool            // the kernel crashed before this boot
 	crash     string          // why, as far as it could say it
 	clock     *timesync.Syncer
+	bootErr   error  // why the boot partition is not mounted
+	bootSaved bool   // what configures the device is that of the last boot
 	unhealthy error  // why the machine is not healthy
 	cordoned  string // the problem of a node that takes no pods
 }
@@ -230,7 +233,22 @@ func (r *root) startWatchdog(ctx context.Context) error {
 	return nil
 }
 
+// bootPartition mounts it. What configures the device lies there: where it cannot be read the device goes on as it was at the last boot,
+// or else starts no node, because without its configuration an agent would be the server of another cluster.
 func (r *root) bootPartition(context.Context) error {
+	err := r.mountBoot()
+	if err == nil {
+		return nil
+	}
+	r.bootErr = fmt.Errorf("the boot partition cannot be read: %w", err)
+	if lerr := lastBootFiles(savedBootFiles, bootDir); lerr != nil {
+		return errors.Join(err, lerr)
+	}
+	r.bootSaved = true
+	return fmt.Errorf("%w; the configuration is that of the last boot", err)
+}
+
+func (r *root) mountBoot() error {
 	device := r.disk.Parts[machine.BootPartition]
 	if device == "" {
 		return fmt.Errorf("disk %s has no partition %s", r.disk.Path, machine.BootPartition)
@@ -298,9 +316,10 @@ func writeDurably(file string, content []byte) error {
 	return dir.Sync()
 }
 
-// restoreClock: a machine without a clock battery starts where it stopped, and not in 1970.
+// restoreClock: a machine without a clock battery starts where it stopped, and not in 1970. That is where it starts, and no
+// more: what was written down may be ahead, and then a time server sets the clock back (see newClock).
 func (r *root) restoreClock() error {
-	err := raiseClock("/usr/lib/skerry/build-time")
+	err := raiseClock(buildTimeFile)
 	if saved := raiseClock(clockFile); !errors.Is(saved, fs.ErrNotExist) {
 		err = errors.Join(err, saved)
 	}
@@ -317,7 +336,15 @@ func (r *root) saveClock() error {
 
 // configure always leaves the machine with a usable configuration; what was wrong is shown.
 func (r *root) configure(context.Context) error {
-	r.config = config.Load(config.ReadFiles("/")...)
+	sources := config.ReadFiles("/")
+	var kept error
+	switch {
+	case r.bootErr == nil:
+		kept = keepBootFiles(bootDir, savedBootFiles)
+	case !r.bootSaved:
+		sources = append([]config.Source{{Name: bootDir + "/user-data", Err: r.bootErr}}, sources...)
+	}
+	r.config = config.Load(sources...)
 	r.hostname = r.config.Config.Hostname
 	if r.hostname == "" {
 		r.hostname = config.DefaultHostname(r.machineID)
@@ -339,7 +366,7 @@ func (r *root) configure(context.Context) error {
 	if r.network, nerr = config.ReadNetwork("/"); nerr != nil {
 		nerr = fmt.Errorf("the network is configured by DHCP only, because network-config has mistakes: %w", nerr)
 	}
-	return errors.Join(err, nerr, configureWifi(wifiDir, supplicantProgram, r.network.Wifis))
+	return errors.Join(err, nerr, kept, configureWifi(wifiDir, supplicantProgram, r.network.Wifis))
 }
 
 func trimmed(b []byte) string { return string(bytes.TrimSpace(b)) }

@@ -25,8 +25,8 @@ type Options struct {
 	Servers []string
 	// Default is asked when neither the operator nor the network names a server.
 	Default []string
-	// Floor is a time that has surely passed: the build, or when the machine last ran. A server that says it is earlier
-	// is wrong, and not believed.
+	// Floor is a time that has surely passed: the build. A server that says it is earlier is wrong, and not believed. What
+	// the clock says at the start is no floor: a clock that was ahead would never be put right.
 	Floor time.Time
 	// Step sets the clock.
 	Step func(time.Time) error
@@ -60,6 +60,10 @@ const (
 	jitter = 0.25
 	// timeout is how long a server may take.
 	timeout = 3 * time.Second
+	// A step of more than doubtFrom is made when two servers agree on it, within agreement, or when only one answers: a device
+	// that lay in a drawer is off by that much, and so is a router that has just been started.
+	doubtFrom = 365 * 24 * time.Hour
+	agreement = time.Minute
 )
 
 // A Syncer keeps the clock. Make it with New; its methods may be called at the same time as Run.
@@ -151,6 +155,7 @@ func (s *Syncer) pause(ctx context.Context, d time.Duration) bool {
 // sync asks the servers in turn until one can be believed, and moves the clock.
 func (s *Syncer) sync(ctx context.Context) (Result, error) {
 	var errs []error
+	var doubted []Result
 	for _, server := range s.servers() {
 		response, err := s.query(ctx, server)
 		if err == nil {
@@ -160,7 +165,19 @@ func (s *Syncer) sync(ctx context.Context) (Result, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", server, err))
 			continue
 		}
-		return s.adjust(server, response.ClockOffset)
+		offset := response.ClockOffset
+		agrees := func(r Result) bool { return (r.Offset - offset).Abs() <= agreement }
+		if offset.Abs() > doubtFrom && !slices.ContainsFunc(doubted, agrees) {
+			doubted = append(doubted, Result{Server: server, Offset: offset})
+			continue
+		}
+		return s.adjust(server, offset)
+	}
+	if len(doubted) == 1 && ctx.Err() == nil {
+		return s.adjust(doubted[0].Server, doubted[0].Offset)
+	}
+	for _, r := range doubted {
+		errs = append(errs, fmt.Errorf("%s: it would set the clock by %s, and no other server agrees", r.Server, r.Offset))
 	}
 	return Result{}, cmp.Or(errors.Join(errs...), errors.New("no time server is known"))
 }

@@ -55,6 +55,8 @@ func timestamp(t time.Time) uint64 {
 
 // TestServers asks real (fake) servers over UDP: what the clock is told, to a tenth of a second.
 func TestServers(t *testing.T) {
+	const years = 3 * doubtFrom
+	far, farToo, farther := ntpServer(t, years, 2), ntpServer(t, years+agreement/2, 2), ntpServer(t, years+time.Hour, 2)
 	good, slightly, death, old := ntpServer(t, time.Hour, 2), ntpServer(t, 200*time.Millisecond, 2), ntpServer(t, time.Hour, 0), ntpServer(t, -48*time.Hour, 2)
 	for _, c := range []struct {
 		name    string
@@ -72,6 +74,11 @@ func TestServers(t *testing.T) {
 		{"the operator's server fails, and no other is asked", Options{Servers: []string{death}, Default: []string{good}}, []string{good}, false, "kiss of death received"},
 		{"a server that is before the floor", Options{Servers: []string{old}, Floor: time.Now().Add(-time.Hour)}, nil, false, "but it is at least"},
 		{"a server that is back in time, but not before the floor", Options{Servers: []string{old}, Floor: time.Now().Add(-72 * time.Hour)}, nil, false, "step -172800.0"},
+		{"two servers that are years ahead", Options{Servers: []string{far, farToo}}, nil, false, "step 94608030.0"},
+		{"the network's server is years ahead, and the default is not", Options{Default: []string{slightly}}, []string{far}, false, "slew 0.2"},
+		{"two that agree, after one that does not", Options{Default: []string{far, farToo}}, []string{farther}, false, "step 94608030.0"},
+		{"a server that is years ahead, and the other does not answer", Options{Servers: []string{far, death}}, nil, false, "step 94608000.0"},
+		{"no two servers agree on the year", Options{Servers: []string{far, farther}}, nil, false, "and no other server agrees"},
 		{"no server", Options{}, nil, false, "no time server is known"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
