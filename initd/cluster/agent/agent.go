@@ -20,7 +20,7 @@ func Run(ctx context.Context, s *settings.Settings, n *notify.Notifier, ips []ne
 	if err != nil {
 		return err
 	}
-	m := membership{dir: filepath.Join(s.DataDir, "agent"), url: s.Endpoint(), token: t}
+	m := membership{dir: filepath.Join(s.DataDir, "agent"), name: s.NodeName, url: s.Endpoint(), token: t}
 	cluster, err := m.join(ctx, n.Status)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func Run(ctx context.Context, s *settings.Settings, n *notify.Notifier, ips []ne
 		OnReady:  func() { n.Status("node Ready"); n.Ready() },
 		OnStatus: n.Status,
 	})
-	if cause := context.Cause(ctx); err == nil && errors.Is(cause, errNewCluster) {
+	if cause := context.Cause(ctx); err == nil && errors.Is(cause, errStartAgain) {
 		err = cause
 	}
 	return err

@@ -93,7 +93,7 @@ func TestServerMoved(t *testing.T) {
 			if err := os.WriteFile(m.path("server-ca.crt"), ours, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			moved, err := m.serverMoved(t.Context())
+			moved, _, err := m.serverMoved(t.Context())
 			if moved != tt.moved || (err != nil) != (tt.objection != "") || err != nil && !strings.Contains(err.Error(), tt.objection) {
 				t.Errorf("got %v, %v; want %v, %q", moved, err, tt.moved, tt.objection)
 			}

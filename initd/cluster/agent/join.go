@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ import (
 // membership is what a joined node keeps on disk, so that it starts again while its server is away.
 type membership struct {
 	dir   string // the agent's folder
+	name  string // the node's
 	url   string
 	token token.Token
 }
@@ -50,10 +52,13 @@ func (m membership) join(ctx context.Context, status func(string, ...any)) (node
 	if err := m.writeBootstrap(ca); err != nil {
 		return node.Cluster{}, err
 	}
+	if err := m.settleIdentity(ca, time.Now()); err != nil {
+		return node.Cluster{}, err
+	}
 	cluster, err := m.cluster(ctx, status)
 	if err != nil {
 		// The server may have begun anew between the two questions.
-		if moved, _ := m.serverMoved(ctx); moved {
+		if moved, _, _ := m.serverMoved(ctx); moved {
 			err = errors.Join(errNewCluster, m.leave())
 		}
 		return node.Cluster{}, err
@@ -88,7 +93,7 @@ func (m membership) authority(ctx context.Context, status func(string, ...any)) 
 
 // leave removes the credentials of an earlier cluster.
 func (m membership) leave() error {
-	for _, name := range []string{"kubelet.kubeconfig", "pki", "cluster.json", "pod-cidr", "server-ca.crt"} {
+	for _, name := range append(slices.Clone(credentials), "cluster.json", "pod-cidr", "server-ca.crt") {
 		if err := os.RemoveAll(m.path(name)); err != nil {
 			return fmt.Errorf("cannot leave the earlier cluster: %w", err)
 		}
@@ -109,31 +114,40 @@ func (m membership) learnAuthority(ctx context.Context) ([]byte, error) {
 
 // clusterInfo reads the server's public cluster-info.
 func (m membership) clusterInfo(ctx context.Context, security *tls.Config) (map[string]string, error) {
-	client := &http.Client{
-		Timeout:   20 * time.Second,
-		Transport: &http.Transport{TLSClientConfig: security, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+"/api/v1/namespaces/kube-public/configmaps/cluster-info", nil)
+	status, body, err := m.ask(ctx, "/api/v1/namespaces/kube-public/configmaps/cluster-info", "", security)
 	if err != nil {
 		return nil, err
 	}
-	res, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return nil, err
-	}
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the server answers %s: it may still be starting", res.Status)
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("the server answers %d %s: it may still be starting", status, http.StatusText(status))
 	}
 	var info core.ConfigMap
 	if err := json.Unmarshal(body, &info); err != nil {
 		return nil, fmt.Errorf("the server's cluster-info is not JSON: %w", err)
 	}
 	return info.Data, nil
+}
+
+// ask reads a path of the server over a connection of its own, and returns the status of the answer, too. The token may be empty.
+func (m membership) ask(ctx context.Context, path, token string, security *tls.Config) (int, []byte, error) {
+	client := &http.Client{
+		Timeout:   20 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: security, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	return res.StatusCode, body, err
 }
 
 // errUntrusted ends the attempts to join: trying again gives the same answer.

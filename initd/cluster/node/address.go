@@ -13,7 +13,7 @@ import (
 	"github.com/skerryos/skerry/initd/cluster/nodeconfig"
 )
 
-// Addresses reads this machine's links and default routes and chooses the node's address, which is invalid when there
+// Addresses reads this machine's links and default routes, of IPv4, and chooses the node's address, which is invalid when there
 // is none. held says whether an address is one of the machine's.
 func Addresses() (chosen netip.Addr, held func(netip.Addr) bool, err error) {
 	links, err := netlink.LinkList()
@@ -25,16 +25,12 @@ func Addresses() (chosen netip.Addr, held func(netip.Addr) bool, err error) {
 		if l.Attrs().Flags&unix.IFF_UP == 0 {
 			continue
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
 		if err != nil {
 			return netip.Addr{}, nil, fmt.Errorf("cannot list the addresses of %s: %w", l.Attrs().Name, err)
 		}
 		nl := nodeconfig.Link{Index: l.Attrs().Index, Name: l.Attrs().Name}
 		for _, a := range addrs {
-			// Temporary (privacy) and not yet checked IPv6 addresses do not last.
-			if a.Flags&(unix.IFA_F_TEMPORARY|unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 && a.IP.To4() == nil {
-				continue
-			}
 			if ip, ok := netip.AddrFromSlice(a.IP); ok {
 				nl.Addrs = append(nl.Addrs, ip.Unmap())
 			}
@@ -42,18 +38,16 @@ func Addresses() (chosen netip.Addr, held func(netip.Addr) bool, err error) {
 		all = append(all, nl)
 	}
 	var defaults []nodeconfig.Route
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return netip.Addr{}, nil, fmt.Errorf("cannot list routes: %w", err)
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return netip.Addr{}, nil, fmt.Errorf("cannot list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst != nil && (!r.Dst.IP.IsUnspecified() || !isZero(r.Dst.Mask)) {
+			continue
 		}
-		for _, r := range routes {
-			if r.Dst != nil && (!r.Dst.IP.IsUnspecified() || !isZero(r.Dst.Mask)) {
-				continue
-			}
-			src, _ := netip.AddrFromSlice(r.Src)
-			defaults = append(defaults, nodeconfig.Route{Link: r.LinkIndex, Source: src.Unmap(), Metric: r.Priority, V6: family == netlink.FAMILY_V6})
-		}
+		src, _ := netip.AddrFromSlice(r.Src)
+		defaults = append(defaults, nodeconfig.Route{Link: r.LinkIndex, Source: src.Unmap(), Metric: r.Priority})
 	}
 	held = func(a netip.Addr) bool {
 		return slices.ContainsFunc(all, func(l nodeconfig.Link) bool { return slices.Contains(l.Addrs, a) })
@@ -65,7 +59,7 @@ func isZero(mask []byte) bool {
 	return !slices.ContainsFunc(mask, func(b byte) bool { return b != 0 })
 }
 
-// fallback is the address of a machine that has none, on a link of its own: Kubernetes needs one that is not loopback. It is
+// fallback is the address of a machine that has none of IPv4, on a link of its own: Kubernetes needs one that is not loopback. It is
 // of the range for benchmarks, RFC 2544, which nobody routes.
 var fallback = netip.MustParsePrefix("198.18.0.1/32")
 

@@ -101,6 +101,7 @@ func TestResolvConf(t *testing.T) {
 func TestNodeAddress(t *testing.T) {
 	a := netip.MustParseAddr
 	eth0 := Link{2, "eth0", []netip.Addr{a("fe80::1"), a("192.0.2.10"), a("192.0.2.11"), a("2001:db8::10")}}
+	v6 := Link{2, "eth0", []netip.Addr{a("fe80::1"), a("2001:db8::10")}}
 	wlan0 := Link{3, "wlan0", []netip.Addr{a("198.51.100.5")}}
 	lo := Link{1, "lo", []netip.Addr{a("127.0.0.1"), a("203.0.113.1")}}
 	cni := Link{9, "cni0", []netip.Addr{a("10.42.0.1")}}
@@ -113,8 +114,11 @@ func TestNodeAddress(t *testing.T) {
 		{"default route names its source", []Link{lo, eth0, wlan0}, []Route{{Link: 2, Source: a("192.0.2.11")}}, "192.0.2.11"},
 		{"default route without source", []Link{lo, eth0, wlan0}, []Route{{Link: 2}}, "192.0.2.10"},
 		{"lower metric wins", []Link{lo, eth0, wlan0}, []Route{{Link: 2, Metric: 600}, {Link: 3, Metric: 100}}, "198.51.100.5"},
-		{"IPv4 before IPv6", []Link{lo, eth0, wlan0}, []Route{{Link: 2, V6: true}, {Link: 3, Metric: 600}}, "198.51.100.5"},
-		{"IPv6 only route", []Link{lo, {2, "eth0", []netip.Addr{a("fe80::1"), a("2001:db8::10")}}}, []Route{{Link: 2, V6: true}}, "2001:db8::10"},
+		{"IPv6 before IPv4 on the link", []Link{{2, "eth0", []netip.Addr{a("2001:db8::10"), a("192.0.2.10")}}}, []Route{{Link: 2}}, "192.0.2.10"},
+		{"default route over a link with IPv6 alone", []Link{v6, wlan0}, []Route{{Link: 2}, {Link: 3, Metric: 600}}, "198.51.100.5"},
+		{"router advertisement before the DHCP lease", []Link{lo, v6}, nil, ""},
+		{"IPv6 alone, named by a route", []Link{lo, v6}, []Route{{Link: 2, Source: a("2001:db8::10")}}, ""},
+		{"IPv6 in front, no default route", []Link{lo, v6, wlan0}, nil, "198.51.100.5"},
 		{"source that is gone", []Link{lo, eth0}, []Route{{Link: 2, Source: a("192.0.2.99")}}, "192.0.2.10"},
 		{"no default route", []Link{lo, cni, eth0}, nil, "192.0.2.10"},
 		{"route over a link without address", []Link{lo, {4, "ppp0", nil}, wlan0}, []Route{{Link: 4}}, "198.51.100.5"},

@@ -37,6 +37,9 @@ func (s *Server) writeJoinObjects(ctx context.Context, id *identity, k kubernete
 			return err
 		}
 	}
+	if err := removeBinding(ctx, k, autoApprove); err != nil {
+		return err
+	}
 	if err := applyNodeSettings(ctx, k, s.nodeCluster()); err != nil {
 		return err
 	}
@@ -48,13 +51,15 @@ func (s *Server) writeJoinObjects(ctx context.Context, id *identity, k kubernete
 
 // joinBindings: who gets which ClusterRole, and why.
 var joinBindings = []struct{ name, role, group string }{
-	{"skerry:node-bootstrapper", "system:node-bootstrapper", bootstrappers},                                                  // ask for a certificate
-	{"skerry:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", bootstrappers}, // and get it
+	{"skerry:node-bootstrapper", "system:node-bootstrapper", bootstrappers}, // ask for a certificate; the approver decides whether they get it
 	{"skerry:node-autoapprove-renewal", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "system:nodes"},
 	{"skerry:node-proxier", "system:node-proxier", "system:nodes"}, // kube-proxy uses the node's own certificate
 	{"skerry:node-network", "skerry:node-network", "system:nodes"}, // and so does flannel
 	{"skerry:node-upgrade", "skerry:node-upgrade", "system:nodes"}, // and a node that is drained for an upgrade
 }
+
+// autoApprove is a binding of earlier versions, with which the controller manager approved any name.
+const autoApprove = "skerry:node-autoapprove-bootstrap"
 
 func joinRoles() []*rbac.ClusterRole {
 	return []*rbac.ClusterRole{{
@@ -105,6 +110,19 @@ func applyBinding(ctx context.Context, k kubernetes.Interface, b struct{ name, r
 		_, err = c.Update(ctx, have, meta.UpdateOptions{})
 	}
 	return wrap(err, "ClusterRoleBinding", want.Name)
+}
+
+// removeBinding takes a right of an earlier version away.
+func removeBinding(ctx context.Context, k kubernetes.Interface, name string) error {
+	c := k.RbacV1().ClusterRoleBindings()
+	_, err := c.Get(ctx, name, meta.GetOptions{})
+	if err == nil {
+		err = c.Delete(ctx, name, meta.DeleteOptions{})
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("cannot remove ClusterRoleBinding %s of an earlier version: %w", name, err)
+	}
+	return nil
 }
 
 // applyClusterInfo publishes where the API server is and by which authority it is known, readable by everybody. The

@@ -18,6 +18,9 @@ func TestJoinObjects(t *testing.T) {
 	s := &Server{Settings: id.settings, NodeIPs: id.nodeIPs}
 	k := fake.NewClientset()
 	ctx := context.Background()
+	if err := applyBinding(ctx, k, struct{ name, role, group string }{autoApprove, "x", bootstrappers}); err != nil {
+		t.Fatal(err)
+	}
 	write := func() {
 		t.Helper()
 		if err := s.writeJoinObjects(ctx, id, k); err != nil {
@@ -37,6 +40,9 @@ func TestJoinObjects(t *testing.T) {
 		return names
 	}
 	write()
+	if _, err := k.RbacV1().ClusterRoleBindings().Get(ctx, autoApprove, meta.GetOptions{}); err == nil {
+		t.Error("the controller manager goes on approving any name")
+	}
 	tokenID, _ := id.token.Bootstrap()
 	if got := secrets(); len(got) != 1 || got[0] != "bootstrap-token-"+tokenID {
 		t.Errorf("bootstrap tokens %v, want that of the secret", got)

@@ -175,7 +175,7 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 		s.ready.Wait() // the node, too, in either order
 		s.Notify.Ready()
 	}()
-	go approveServingCertificates(ctx, k)
+	go (&approver{client: k, server: id.reserved(), said: map[string]bool{}}).run(ctx)
 	if err := waitControllers(ctx, k); err != nil {
 		return err
 	}

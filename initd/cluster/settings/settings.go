@@ -209,6 +209,9 @@ func (s *Settings) check() error {
 			}
 		}
 	}
+	if len(s.NodeIP) > 0 && !netip.MustParseAddr(s.NodeIP[0]).Is4() {
+		return fmt.Errorf("cannot use node-ip %q first: pod networks are IPv4; put an IPv4 address of the machine before it, or leave node-ip out", s.NodeIP[0])
+	}
 	for _, l := range s.NodeLabels {
 		if k, _, ok := strings.Cut(l, "="); !ok || k == "" {
 			return fmt.Errorf("cannot use node-label %q: write key=value", l)
