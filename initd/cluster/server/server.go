@@ -43,11 +43,16 @@ type Server struct {
 
 	permitted chan struct{} // closed when the objects that nodes join by are written
 	ready     sync.WaitGroup
+	late      *time.Timer // ends a start that takes too long
 }
 
 // shutdown limits how long each layer may take to stop before the next is stopped under it. Three of them and the
 // datastore fit into the thirty seconds that supervisors give.
 const shutdown = 7 * time.Second
+
+// startLimit is how long a server may take until it is ready. The slowest machine that was seen to come up needed a third of it; what takes longer
+// hangs, and only signs of life of a server that is ready are watched.
+const startLimit = 45 * time.Minute
 
 // Run starts the server and stops it in reverse order when ctx ends or a part fails. The error names the part.
 func (s *Server) Run(ctx context.Context) error {
@@ -70,6 +75,10 @@ func (s *Server) Run(ctx context.Context) error {
 	parts := newGroup(ctx)
 	defer parts.stop()
 	go parts.watch("datastore", store.Failed())
+	late := make(chan error, 1)
+	s.late = time.AfterFunc(startLimit, func() { late <- fmt.Errorf("not ready within %v, starting again", startLimit) })
+	defer s.late.Stop()
+	go parts.watch("start", late)
 
 	cfg := s.controlPlane(id)
 	api, err := controlplane.APIServer(cfg.APIServerFlags())
@@ -173,6 +182,7 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 	close(s.permitted)
 	go func() {
 		s.ready.Wait() // the node, too, in either order
+		s.late.Stop()
 		s.Notify.Ready()
 	}()
 	go (&approver{client: k, server: id.reserved(), said: map[string]bool{}}).run(ctx)
