@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // CopyDisk makes a disk of size bytes (a multiple of 512) at destination that begins with the image, as flashing does. Zeros take no
@@ -32,24 +32,16 @@ func CopyDisk(image, destination string, size int64) (err error) {
 	if size%512 != 0 {
 		return fmt.Errorf("a disk cannot have %d bytes: its size is a multiple of 512", size)
 	}
-	if _, err := os.Lstat(destination); !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, fmt.Errorf("%s: %w", destination, fs.ErrExist))
-	}
 	// What an interrupt leaves has another name, so that nobody boots half a disk.
-	partial := destination + ".partial"
-	out, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	out, err := os.CreateTemp(filepath.Dir(destination), filepath.Base(destination)+".partial-*")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(partial)
-		}
-	}()
+	defer os.Remove(out.Name())
 	if err := errors.Join(copySparse(out, in), out.Truncate(size), out.Close()); err != nil {
 		return err
 	}
-	return os.Rename(partial, destination)
+	return os.Link(out.Name(), destination) // which, unlike a rename, replaces nothing
 }
 
 // copySparse copies what is not zero. Holes read as zeros at the speed of memory, so it needs no system call to find them.

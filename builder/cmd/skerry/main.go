@@ -18,11 +18,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
-// interrupts end a command: an interrupt from the keyboard, the end of a job, and that of the terminal.
-var interrupts = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+// interrupts end a command: an interrupt from the keyboard, the end of a job, and that of the terminal, but not under nohup(1).
+var interrupts = slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}, func(s os.Signal) bool {
+	return s == syscall.SIGHUP && signal.Ignored(s)
+})
 
 func main() {
 	// A first interrupt ends the command cleanly: what was downloaded is kept, no output is left half-written. A second

@@ -246,9 +246,10 @@ func (o *runOptions) materialize(c *vm.Config, board *profile.Board, folder stri
 		c.Disk = filepath.Join(temporary, "disk.img")
 		folder = temporary
 	}
+	made := remove // a return with an error says that there is nothing to remove
 	defer func() {
 		if err != nil {
-			remove()
+			made()
 		}
 	}()
 	switch {
@@ -264,12 +265,21 @@ func (o *runOptions) materialize(c *vm.Config, board *profile.Board, folder stri
 			return nil, err
 		}
 	}
+	if former := filepath.Join(o.output, "run", "disk.img"); o.keep && !exists(c.Disk) && exists(former) {
+		return nil, fmt.Errorf("a disk that an earlier version kept is in %s; nothing was changed: move it, with the firmware-variables.fd beside it, to %s, or delete it",
+			former, filepath.Dir(c.Disk))
+	}
 	if _, err := os.Stat(c.Disk); err == nil {
 		return remove, nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot look at the kept disk: %w", err)
 	}
 	return remove, vm.CopyDisk(o.image(board), c.Disk, size)
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
 }
 
 func (o *runOptions) image(board *profile.Board) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -99,6 +100,20 @@ func TestRunErrors(t *testing.T) {
 				t.Errorf("left behind: %q", left)
 			}
 		})
+	}
+}
+
+func TestRunFindsTheDiskOfAnEarlierVersion(t *testing.T) {
+	installFakeQEMU(t)
+	out := t.TempDir()
+	for _, name := range []string{"skerry-x86-64.img", "run/disk.img"} {
+		if err := errors.Join(os.MkdirAll(filepath.Join(out, "run"), 0o755), os.WriteFile(filepath.Join(out, name), make([]byte, 512), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, err := skerryRun(t, "--output", out, "--accel", "tcg", "--keep")
+	if err == nil || !strings.Contains(err.Error(), "a disk that an earlier version kept is in "+filepath.Join(out, "run", "disk.img")) {
+		t.Errorf("got %v", err)
 	}
 }
 

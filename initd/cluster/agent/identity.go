@@ -45,6 +45,8 @@ func (m membership) settleIdentity(ca []byte, now time.Time) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return m.forget("kubelet.kubeconfig")
+	case errors.As(err, new(*fs.PathError)): // the disk does not answer; what is there may be good
+		return err
 	case err != nil:
 		slog.Warn("asking for a new certificate", "reason", err)
 		return m.forget(credentials...)
@@ -53,8 +55,9 @@ func (m membership) settleIdentity(ca []byte, now time.Time) error {
 		// Another node has another part of the pod network.
 		return m.forget(append([]string{"pod-cidr"}, credentials...)...)
 	case now.After(pair.Leaf.NotAfter):
+		// It stays: the clock may be wrong, and the token of no use any more. kubelet puts a new one in its place.
 		slog.Warn("asking for a new certificate: the node's is expired", "since", pair.Leaf.NotAfter, "now", now)
-		return m.forget(credentials...)
+		return m.forget("kubelet.kubeconfig")
 	}
 	own := kubeconfig.Config{Server: m.url, CAData: ca, CertFile: m.pairPath(), KeyFile: m.pairPath()}
 	return durable.WriteFile(m.path("kubelet.kubeconfig"), own.Marshal(), 0o600)

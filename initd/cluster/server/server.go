@@ -50,8 +50,8 @@ type Server struct {
 // datastore fit into the thirty seconds that supervisors give.
 const shutdown = 7 * time.Second
 
-// startLimit is how long a server may take until it is ready. The slowest machine that was seen to come up needed a third of it; what takes longer
-// hangs, and only signs of life of a server that is ready are watched.
+// startLimit is how long a control plane may take until it is ready. The slowest machine that was seen to come up needed a third of it; what takes longer
+// hangs, and only signs of life of a server that is ready are watched. A control plane serves others while its own node is not ready.
 const startLimit = 45 * time.Minute
 
 // Run starts the server and stops it in reverse order when ctx ends or a part fails. The error names the part.
@@ -182,13 +182,13 @@ func (s *Server) afterAPI(ctx context.Context, id *identity, c *rest.Config, pro
 	close(s.permitted)
 	go func() {
 		s.ready.Wait() // the node, too, in either order
-		s.late.Stop()
 		s.Notify.Ready()
 	}()
 	go (&approver{client: k, server: id.reserved(), said: map[string]bool{}}).run(ctx)
 	if err := waitControllers(ctx, k); err != nil {
 		return err
 	}
+	s.late.Stop()
 	s.ready.Done()
 	go ensureRules(ctx, c, id.paths.rules)
 	if !s.Settings.DisableAgent {

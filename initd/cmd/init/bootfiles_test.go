@@ -26,7 +26,21 @@ func TestKeepBootFiles(t *testing.T) {
 			}
 		}
 	}
-	keep(nil) // the folder says that there was nothing
+	mark := filepath.Join(saved, completeMark)
+	if err := os.Mkdir(filepath.Join(boot, "user-data"), 0o700); err != nil { // which cannot be read
+		t.Fatal(err)
+	}
+	keep(nil)
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("copies of which one could not be made count as complete")
+	}
+	if err := os.Remove(filepath.Join(boot, "user-data")); err != nil {
+		t.Fatal(err)
+	}
+	keep(nil)
+	if _, err := os.Stat(mark); err != nil {
+		t.Errorf("that there was nothing to copy is not known: %v", err)
+	}
 	write("user-data", "one")
 	write("network-config", "two")
 	write("vmlinuz", "kernel")

@@ -153,24 +153,42 @@ func awaitLink(ctx context.Context, link string) error {
 // complained, any time is believed.
 func (r *root) newClock() {
 	built, _ := readTime(buildTimeFile)
-	r.clock = timesync.New(clockOptions(r.config.Config.NTP, built, r.state.synced, func() {
-		if err := r.saveClock(); err != nil {
-			r.problem("cannot write down the time: " + err.Error())
+	r.clock = timesync.New(clockOptions(r.config.Config.NTP, built, r.state.synced, r.clockSetBack))
+}
+
+// tokenLeeway is how far in the future a token of a pod may begin that the API server still takes.
+const tokenLeeway = time.Minute
+
+// clockSetBack writes the time down, and starts Kubernetes again: kubelet would go on giving pods tokens that are not valid yet.
+func (r *root) clockSetBack(by time.Duration) {
+	if err := r.saveClock(); err != nil {
+		r.problem("cannot write down the time: " + err.Error())
+	}
+	s := r.supervisor()
+	if s == nil || by < tokenLeeway {
+		return
+	}
+	r.logf("the clock was set back by %v; %s is started again", by.Round(time.Second), clusterUnit)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := s.Restart(ctx, clusterUnit); err != nil {
+			r.logf("%v", err) // it does not run, so there is nothing to start again
 		}
-	}))
+	}()
 }
 
 // clockOptions take only the build for certain. Where the clock stands now comes from a clock chip, which may have the local
 // time or be years ahead, or from what was written down last, which a server may have said that was wrong. When the clock has
 // been set back that is written down at once, or it would be ahead again after a power cut.
-func clockOptions(c config.NTP, built time.Time, synced, save func()) timesync.Options {
+func clockOptions(c config.NTP, built time.Time, synced func(), setBack func(by time.Duration)) timesync.Options {
 	return timesync.Options{
 		Servers: slices.Concat(c.Servers, c.Pools), Default: defaultServers, Floor: built,
 		Step: machine.SetClock, Slew: machine.SlewClock,
 		Synced: func(result timesync.Result) {
 			synced()
 			if result.Stepped && result.Offset < 0 {
-				save()
+				setBack(-result.Offset)
 			}
 		},
 	}

@@ -85,7 +85,7 @@ func TestClockOptions(t *testing.T) {
 	built := time.Now().Add(-48 * time.Hour)
 	var told []string
 	o := clockOptions(config.NTP{Servers: []string{"a"}, Pools: []string{"b"}}, built,
-		func() { told = append(told, "synced") }, func() { told = append(told, "saved") })
+		func() { told = append(told, "synced") }, func(by time.Duration) { told = append(told, "back by "+by.String()) })
 	if !o.Floor.Equal(built) || fmt.Sprint(o.Servers) != "[a b]" {
 		t.Errorf("floor %v, servers %v", o.Floor, o.Servers)
 	}
@@ -97,7 +97,7 @@ func TestClockOptions(t *testing.T) {
 		{"slewed", timesync.Result{Offset: 100 * time.Millisecond}, "[synced]"},
 		{"slewed back", timesync.Result{Offset: -100 * time.Millisecond}, "[synced]"},
 		{"set", timesync.Result{Offset: time.Hour, Stepped: true}, "[synced]"},
-		{"set back", timesync.Result{Offset: -time.Hour, Stepped: true}, "[synced saved]"},
+		{"set back", timesync.Result{Offset: -time.Hour, Stepped: true}, "[synced back by 1h0m0s]"},
 	} {
 		told = nil
 		if o.Synced(c.result); fmt.Sprint(told) != c.want {

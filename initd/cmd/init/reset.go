@@ -80,6 +80,9 @@ func removeExcept(dir, except string) error {
 // resetEverything deletes the configuration, and makes the data partition one that never had a file system. When the power
 // goes before that, the file that asks for it is still there; after it there is nothing left to delete.
 func (r *root) resetEverything(ctx context.Context) error {
+	if r.bootErr != nil { // what is at its place is a copy
+		return fmt.Errorf("cannot delete the configuration; nothing else was deleted: %w", r.bootErr)
+	}
 	boot := machine.BootDirectory(bootDir)
 	for _, name := range config.BootFiles {
 		if err := boot.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

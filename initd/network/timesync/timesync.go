@@ -60,8 +60,9 @@ const (
 	jitter = 0.25
 	// timeout is how long a server may take.
 	timeout = 3 * time.Second
-	// A step of more than doubtFrom is made when two servers agree on it, within agreement, or when only one answers: a device
-	// that lay in a drawer is off by that much, and so is a router that has just been started.
+	// A step of more than doubtFrom, or back by more than agreement, is made when two servers agree on it, within agreement, or when only one answers: a
+	// device that lay in a drawer is off by that much, and so is a router that has just been started. To a time that the device has seen
+	// already it is seldom right to go back.
 	doubtFrom = 365 * 24 * time.Hour
 	agreement = time.Minute
 )
@@ -167,7 +168,7 @@ func (s *Syncer) sync(ctx context.Context) (Result, error) {
 		}
 		offset := response.ClockOffset
 		agrees := func(r Result) bool { return (r.Offset - offset).Abs() <= agreement }
-		if offset.Abs() > doubtFrom && !slices.ContainsFunc(doubted, agrees) {
+		if (offset > doubtFrom || offset < -agreement) && !slices.ContainsFunc(doubted, agrees) {
 			doubted = append(doubted, Result{Server: server, Offset: offset})
 			continue
 		}

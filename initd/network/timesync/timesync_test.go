@@ -58,6 +58,7 @@ func TestServers(t *testing.T) {
 	const years = 3 * doubtFrom
 	far, farToo, farther := ntpServer(t, years, 2), ntpServer(t, years+agreement/2, 2), ntpServer(t, years+time.Hour, 2)
 	good, slightly, death, old := ntpServer(t, time.Hour, 2), ntpServer(t, 200*time.Millisecond, 2), ntpServer(t, time.Hour, 0), ntpServer(t, -48*time.Hour, 2)
+	oldToo := ntpServer(t, -48*time.Hour+agreement/2, 2)
 	for _, c := range []struct {
 		name    string
 		o       Options
@@ -74,6 +75,8 @@ func TestServers(t *testing.T) {
 		{"the operator's server fails, and no other is asked", Options{Servers: []string{death}, Default: []string{good}}, []string{good}, false, "kiss of death received"},
 		{"a server that is before the floor", Options{Servers: []string{old}, Floor: time.Now().Add(-time.Hour)}, nil, false, "but it is at least"},
 		{"a server that is back in time, but not before the floor", Options{Servers: []string{old}, Floor: time.Now().Add(-72 * time.Hour)}, nil, false, "step -172800.0"},
+		{"the network's server is back in time, and the default is not", Options{Default: []string{slightly}}, []string{old}, false, "slew 0.2"},
+		{"two servers that are back in time", Options{Servers: []string{old, oldToo}}, nil, false, "step -172770.0"},
 		{"two servers that are years ahead", Options{Servers: []string{far, farToo}}, nil, false, "step 94608030.0"},
 		{"the network's server is years ahead, and the default is not", Options{Default: []string{slightly}}, []string{far}, false, "slew 0.2"},
 		{"two that agree, after one that does not", Options{Default: []string{far, farToo}}, []string{farther}, false, "step 94608030.0"},
