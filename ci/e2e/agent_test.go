@@ -126,7 +126,7 @@ func reach(t *testing.T, p pair) {
 	var pods []string
 	eventually(t, time.Minute, "a pod on each node", func(ctx context.Context) error {
 		// After a power cut those of before are listed for a while.
-		out, err := k.try(ctx, "wait", "pods", "-l", "app=everywhere", "--for=condition=Ready", "--timeout=1s")
+		out, err := k.try(ctx, "wait", "pods", "-l", "app=everywhere", "--for=condition=Ready", "--timeout=10s")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
